@@ -115,4 +115,7 @@ int cule_frame_validate(const struct cule_frame *f, struct cule_err *err);
  */
 size_t cule_frame_write(const struct cule_frame *f, bool nested, const void *payload, uint8_t *out);
 
+/* The same where the payload stands at out + 64 already: adds what is around it. */
+size_t cule_frame_seal(const struct cule_frame *f, bool nested, uint8_t *out);
+
 #endif

@@ -1,0 +1,96 @@
+/* What the files of the link share; nobody else includes it. */
+#ifndef CULE_IO_LINK_IMPL_H
+#define CULE_IO_LINK_IMPL_H
+
+#include "io/link.h"
+#include "io/ring.h"
+#include "io/spawn.h"
+#include "io/tls_hook.h"
+
+enum link_state {
+    LINK_CONNECTING, /* connect or handshake under way */
+    LINK_OPEN,
+    LINK_HALF,    /* the peer sends no more; its open requests are still answered */
+    LINK_CLOSING, /* flushing, then BYE, then the end */
+    LINK_DEAD,    /* `closed` is due */
+};
+
+/* A message that came while cule_link_ask waited for something else. */
+struct kept {
+    struct cule_list node;
+    struct cule_msg m;
+    uint8_t bytes[];
+};
+
+struct cule_link {
+    struct cule_session s;
+    const struct cule_link_ops *ops;
+    void *ctx;
+    struct cule_loop *loop;
+    struct cule_carrier *carrier; /* NULL for a ring */
+    struct cule_ring *ring;
+    struct cule_watch *rwatch; /* also for writing when it is one descriptor; the doorbell of a ring */
+    struct cule_watch *wwatch; /* the second descriptor; the socket of a ring */
+    struct cule_defer defer;   /* flush, or the end */
+    struct cule_timer *timer;  /* deadlines, connect timeout, linger, ping; made on first need */
+    struct cule_fdq fds;
+    struct cule_proc *proc; /* exec: */
+    struct cule_peer peer;
+    struct cule_err why;
+    enum link_state state;
+    bool paused, in_flush, in_read, freed, want_write, defer_writable;
+    bool ring_attach; /* the client's end: the offer has not come yet */
+    bool ring_trust;
+    int ring_sock;     /* before the hand-over */
+    uint64_t limit_ns; /* connect or linger deadline */
+    uint64_t timer_ns; /* what the timer is set to; 0: off */
+    uint64_t ping_ns;  /* interval; 0: none */
+    uint64_t last_in_ns;
+    bool ping_out;
+    uint64_t skipped_bytes;
+    uint64_t calls_at_eof;
+    void *tls_config; /* client: freed with the link */
+    /* without a loop */
+    uint8_t *rbuf;
+    size_t rbuf_cap;
+    int wait_ms; /* what a read may block: milliseconds, -1 without a deadline, 0 not at all */
+    bool fed;    /* rbuf holds bytes not stepped through */
+    struct cule_list kept;
+    unsigned nkept;
+    struct kept *current;       /* what the last call returned */
+    struct cule_msg *next_into; /* cule_link_next: where the next message goes */
+    bool next_done;
+};
+
+enum { LINK_KEPT_MAX = 1024, LINK_READ_BYTES = 256 * 1024, LINK_READ_ROUNDS = 8, LINK_FLUSH_BYTES = 256 * 1024 };
+
+/* What kind of carrier a link is made for. */
+struct link_shape {
+    bool duplex;
+    bool socket; /* one stream both ways: HELLO comes first, and a bad header ends it */
+    bool can_pass_fds;
+};
+int cule_link_alloc(struct cule_loop *loop, const struct cule_link_opts *o, const struct link_shape *shape,
+                    struct cule_link **out, struct cule_err *err);
+/* Queues HELLO and begins. On failure the caller releases l. */
+int cule_link_start(struct cule_link *l, struct cule_err *err);
+/* The end: `closed` runs at the end of the turn. The first cause wins. */
+void cule_link_die(struct cule_link *l, int code, const char *text);
+/* Reads what is there. Returns bytes or frames dealt with, 0 nothing, negative: the link has died. */
+int cule_link_read_some(struct cule_link *l);
+int cule_link_step_all(struct cule_link *l);
+void cule_link_write_some(struct cule_link *l);
+void cule_link_update(struct cule_link *l); /* watches and timer to what is wanted now */
+void cule_link_tick(struct cule_link *l);
+int cule_link_handshake(struct cule_link *l);
+void cule_link_on_eof(struct cule_link *l);
+void cule_link_release(struct cule_link *l);
+
+int cule_link_wait_ready(struct cule_link *l, struct cule_err *err);
+/* Both ends of ring:. The socket is the link's on success. */
+int cule_link_attach_ring(struct cule_loop *loop, int sock, bool trust, const struct cule_link_opts *o,
+                          struct cule_link **out, struct cule_err *err);
+int cule_link_create_ring(struct cule_loop *loop, int sock, bool trust, const struct cule_link_opts *o,
+                          struct cule_link **out, struct cule_err *err);
+
+#endif

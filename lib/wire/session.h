@@ -1,0 +1,196 @@
+/*
+ * The protocol of one link, without descriptors and without a clock: bytes in, messages out; messages in, bytes
+ * out. lib/io/link.h drives it over a carrier, a simulator could drive two against each other.
+ *
+ * It keeps the open requests of both sides (exchanges) with their deadlines, what each side may still send
+ * (credit), and a queue of encoded frames per priority. Times are nanoseconds of any one monotonic clock.
+ *
+ * Rules it adds to cule-frame(5)'s layout:
+ *   Credit is asked for when a message begins; a message that began may overdraw it. Charged are REQUEST, EVENT and
+ * DATA frames, and those of a REPLY after its first. A REPLY, an ERROR or a CANCEL for an id that is not open is
+ * ignored. Frames of one priority leave in the order they were sent; a higher priority leaves first, at every frame
+ * boundary.
+ *
+ * struct cule_link is opaque here: it is what the callbacks are given.
+ */
+#ifndef CULE_WIRE_SESSION_H
+#define CULE_WIRE_SESSION_H
+
+#include "base/heap.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "wire/decode.h"
+#include "wire/message.h"
+
+#include <sys/uio.h>
+
+struct cule_link;
+
+typedef void cule_answer_fn(struct cule_link *l, void *arg, struct cule_msg *answer);
+typedef void cule_pong_fn(struct cule_link *l, void *arg, uint64_t rtt_ns);
+
+struct cule_session_ops {
+    void (*message)(struct cule_link *l, struct cule_msg *m);
+    void (*ready)(struct cule_link *l);
+    void (*writable)(struct cule_link *l, uint64_t id);
+    void (*skipped)(struct cule_link *l, uint64_t bytes);
+    /* The next n received descriptors; returns how many there were. */
+    unsigned (*take_fds)(struct cule_link *l, int *fds, unsigned n);
+    void (*close_fds)(struct cule_link *l, const int *fds, unsigned n);
+    /* Something was queued: arrange for cule_session_output. */
+    void (*output)(struct cule_link *l);
+};
+
+enum {
+    CULE_SESSION_IOV_MAX = 8,
+    CULE_FEATURE_FDS = 1 << 0,   /* HELLO arg0: descriptors can travel */
+    CULE_FEATURE_TRACE = 1 << 1, /* TRACE prefixes are understood */
+};
+
+struct cule_session_config {
+    const char *name;
+    uint64_t message_max, window_bytes, stream_bytes, queue_bytes;
+    uint32_t window_frames, calls_max;
+    bool duplex;      /* HELLO, credit, requests with answers */
+    bool server;      /* even ids */
+    bool hello_first; /* HELLO must come before requests (sockets and rings; two pipes may do without) */
+    bool resync;      /* pipes and files */
+    bool manual_credit;
+    bool hello_to_message;
+    bool can_pass_fds;
+};
+
+/* One direction and priority of a link's credit. */
+struct cule_credit {
+    uint64_t granted_frames, granted_bytes; /* so far, over the life of the link */
+    uint64_t used_frames, used_bytes;
+    uint64_t due_frames, due_bytes; /* receiving: dealt with and not granted again yet */
+    bool limited;                   /* a grant was ever made */
+};
+
+struct cule_session_stats {
+    uint64_t frames_in, frames_out, bytes_in, bytes_out;
+    uint64_t again, body_errors, critical_waits, queue_high_water_bytes;
+};
+
+/* Descriptors that wait in a queue for their frame to be written. */
+struct cule_outfds {
+    struct cule_list node;
+    uint64_t offset; /* of the frame, in bytes ever queued on its lane */
+    unsigned nfds;
+    int fds[];
+};
+
+struct cule_lane {
+    struct cule_buf bytes; /* whole encoded frames */
+    uint64_t taken;        /* bytes ever written from this lane */
+    struct cule_list fds;
+};
+
+struct cule_session {
+    const struct cule_session_ops *ops;
+    struct cule_link *link;
+    struct cule_session_config cfg;
+    struct cule_decoder decoder;
+    struct cule_assembler assembler;
+    struct cule_lane lane[CULE_PRIORITIES];
+    size_t part_left; /* bytes of a frame that is part-written, of lane part_lane */
+    unsigned part_lane;
+    size_t queued; /* bytes in all lanes */
+    struct cule_credit send[CULE_PRIORITIES], recv[CULE_PRIORITIES];
+    struct cule_map exchanges;
+    struct cule_heap deadlines;
+    struct cule_list pings;
+    uint64_t next_id;
+    uint64_t now_ns; /* as last told by the driver */
+    uint64_t peer_message_max;
+    uint64_t peer_features;
+    unsigned calls, requests; /* open exchanges: ours, the peer's */
+    bool hello_in, bye_in, bye_out, want_writable, dead;
+    char *peer_name; /* NULL before HELLO */
+    struct cule_session_stats stats;
+};
+
+void cule_session_init(struct cule_session *s, const struct cule_session_config *cfg,
+                       const struct cule_session_ops *ops, struct cule_link *link);
+/* Queues HELLO and the first grants (duplex). 0 or CULE_ENOMEM. */
+int cule_session_start(struct cule_session *s);
+/* Ends what is open: each call of ours gets ERROR code, each request of the peer's a CANCEL. No callback after release.
+ */
+void cule_session_end(struct cule_session *s, int code, const char *text);
+void cule_session_release(struct cule_session *s);
+
+/* --- in --- */
+/* A chunk; its memory must stay until cule_session_step answered 0. */
+void cule_session_feed(struct cule_session *s, const void *p, size_t n);
+/* Deals with one frame: 1 done, 0 more bytes are needed, negative: the link cannot go on (an ERROR that says so has
+ * been queued). */
+int cule_session_step(struct cule_session *s, struct cule_err *err);
+/* A frame that came whole (a ring): 0 or negative as above. */
+int cule_session_frame(struct cule_session *s, const struct cule_frame *f, const uint8_t *payload,
+                       struct cule_err *err);
+/* The stream's end: 0 clean, CULE_ETRUNCATED. In RESYNC mode step again until 0. */
+int cule_session_eof(struct cule_session *s, struct cule_err *err);
+
+/* --- out --- */
+/* What to write now: the number of iov filled (0: nothing), and descriptors that go with its first byte. */
+int cule_session_output(struct cule_session *s, struct iovec iov[CULE_SESSION_IOV_MAX], const int **fds,
+                        unsigned *nfds);
+void cule_session_wrote(struct cule_session *s, size_t n);
+/* The frame at the head, for carriers that take whole frames (a ring): NULL when there is none. Then cule_session_wrote
+ * its size. */
+const uint8_t *cule_session_head(struct cule_session *s, size_t *size);
+
+/* --- time --- */
+/* Sets the clock and ends what is overdue. */
+void cule_session_tick(struct cule_session *s, uint64_t now_ns);
+/* When to tick next; UINT64_MAX: no deadline. */
+uint64_t cule_session_deadline(const struct cule_session *s);
+
+/* --- as cule_link_* of the same name --- */
+bool cule_session_can_send(const struct cule_session *s, unsigned priority);
+/* m->fds become the session's on success. `force`: ask neither credit nor room. */
+int cule_session_send(struct cule_session *s, const struct cule_msg *m, bool force);
+int cule_session_send_raw(struct cule_session *s, unsigned priority, const void *bytes, size_t n, unsigned frames);
+int cule_session_call(struct cule_session *s, struct cule_msg *m, uint64_t timeout_ms, cule_answer_fn *fn, void *arg,
+                      uint64_t *id);
+/* Later answers of an open call of ours go to fn. */
+void cule_session_redirect(struct cule_session *s, uint64_t id, cule_answer_fn *fn, void *arg);
+int cule_session_cancel(struct cule_session *s, uint64_t id);
+int cule_session_data(struct cule_session *s, uint64_t id, const void *body, size_t n, bool last);
+/* A REPLY or ERROR to a request of the peer's; with OPEN the exchange goes on. */
+int cule_session_answer(struct cule_session *s, struct cule_msg *m);
+uint32_t cule_session_left_ms(const struct cule_session *s, uint64_t id);
+int cule_session_ping(struct cule_session *s, cule_pong_fn *fn, void *arg);
+void cule_session_consumed(struct cule_session *s, unsigned priority, uint64_t frames, uint64_t bytes);
+void cule_session_stream_consumed(struct cule_session *s, uint64_t id, uint64_t bytes);
+void cule_session_bye(struct cule_session *s);
+
+/* Between the session's own files. */
+struct cule_exchange {
+    uint64_t id;
+    struct cule_heap_node deadline;
+    uint64_t deadline_ns; /* 0: none */
+    cule_answer_fn *fn;   /* ours */
+    void *arg;
+    struct cule_credit send, recv; /* bytes of DATA alone */
+    uint8_t priority;
+    bool ours;
+    bool send_open;    /* we may send DATA */
+    bool recv_open;    /* the peer may */
+    bool reply_frames; /* the first frame of a REPLY has been seen: further ones are charged */
+    bool granted;      /* the first grant of this stream was made */
+    bool want_writable;
+};
+void cule_session_on_frame_in(struct cule_session *s, const struct cule_frame *f);
+int cule_session_on_message(struct cule_session *s, struct cule_msg *m, struct cule_err *err);
+void cule_session_on_credit(struct cule_session *s, const struct cule_frame *f);
+void cule_session_on_pong(struct cule_session *s, const struct cule_frame *f);
+void cule_session_restarted(struct cule_session *s);
+void cule_session_drop_queues(struct cule_session *s);
+int cule_session_grant(struct cule_session *s, unsigned priority, uint64_t id, uint64_t frames, uint64_t bytes);
+int cule_session_queue(struct cule_session *s, const struct cule_frame *f, const void *payload);
+void cule_session_report(struct cule_session *s, uint64_t id, unsigned priority, uint32_t service, int code,
+                         const char *text);
+
+#endif
