@@ -214,8 +214,7 @@ static void on_closed(struct cule_link *l, void *ctx, const struct cule_err *why
     } else if (err.code == 0) {
         cule_err_set(&err, CULE_ECLOSED, "the bus at '%s' closed the connection", c->o.where->endpoint);
     } else {
-        cule_err_context(&err, err.code,
-                         c->stats.connects ? "lost the bus at '%s'" : "cannot reach the bus at '%s'",
+        cule_err_context(&err, err.code, c->stats.connects ? "lost the bus at '%s'" : "cannot reach the bus at '%s'",
                          c->o.where->endpoint);
     }
     memset(&c->why, 0, sizeof c->why);

@@ -1,6 +1,7 @@
 /* Where the bus is, whether a topic is one, and questions that are asked once. */
 #include "base/bytes.h"
 #include "busclient.h"
+#include "common.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,8 +24,8 @@ static int token_from_file(const char *path, char *out, size_t size, struct cule
         have--;
     }
     if (have == 0 || have >= size || memchr(out, '\0', have)) {
-        return cule_err_set(err, CULE_EMALFORMED, "token file '%s' holds no token: 1 to %zu bytes of text are one", path,
-                            size - 1);
+        return cule_err_set(err, CULE_EMALFORMED, "token file '%s' holds no token: 1 to %zu bytes of text are one",
+                            path, size - 1);
     }
     out[have] = '\0';
     return 0;
@@ -33,20 +34,9 @@ static int token_from_file(const char *path, char *out, size_t size, struct cule
 int busclient_where(struct busclient_where *w, const char *bus, const char *token_file, struct cule_err *err)
 {
     memset(w, 0, sizeof *w);
-    if (!bus || !*bus) {
-        bus = getenv("CULE_BUS");
-    }
-    if (bus && *bus) {
-        if ((size_t)snprintf(w->endpoint, sizeof w->endpoint, "%s", bus) >= sizeof w->endpoint) {
-            return cule_err_set(err, CULE_EUSAGE, "the bus's endpoint is longer than %zu bytes", sizeof w->endpoint);
-        }
-    } else {
-        char dir[CULE_ENDPOINT_MAX - 16];
-        int rc = cule_run_dir(getenv("CULE_RUN"), getenv("XDG_RUNTIME_DIR"), false, dir, sizeof dir, err);
-        if (rc) {
-            return rc;
-        }
-        snprintf(w->endpoint, sizeof w->endpoint, "unix:%s/bus", dir);
+    int rc = ipc_endpoint(bus, w->endpoint, err);
+    if (rc) {
+        return rc;
     }
     if (token_file) {
         return token_from_file(token_file, w->token, sizeof w->token, err);

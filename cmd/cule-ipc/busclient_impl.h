@@ -5,14 +5,14 @@
 #include "busclient.h"
 
 enum busclient_state { /* in the order of a connection's life */
-    BUSCLIENT_CONNECTING,
-    BUSCLIENT_AUTH,
-    BUSCLIENT_LISTING,
-    BUSCLIENT_SUBSCRIBING,
-    BUSCLIENT_UP,
-    BUSCLIENT_WAITING,
-    BUSCLIENT_CLOSING,
-    BUSCLIENT_OVER,
+                       BUSCLIENT_CONNECTING,
+                       BUSCLIENT_AUTH,
+                       BUSCLIENT_LISTING,
+                       BUSCLIENT_SUBSCRIBING,
+                       BUSCLIENT_UP,
+                       BUSCLIENT_WAITING,
+                       BUSCLIENT_CLOSING,
+                       BUSCLIENT_OVER,
 };
 
 struct busclient_sub {

@@ -116,8 +116,8 @@ static ssize_t put(struct busout *o)
     return -1;
 }
 
-/* A pipe tells of its reader's death by POLLERR, which comes with any interest; a socket would report POLLRDHUP for ever
- * once its other end only stopped writing. */
+/* A pipe tells of its reader's death by POLLERR, which comes with any interest; a socket would report POLLRDHUP for
+ * ever once its other end only stopped writing. */
 static int idle_events(const struct busout *o)
 {
     return o->socket ? 0 : POLLRDHUP;

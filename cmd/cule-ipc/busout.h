@@ -21,11 +21,11 @@ struct busout {
     struct cule_watch *watch;
     struct cule_defer defer;
     int fd;
-    bool opened;  /* fd is ours to close */
+    bool opened; /* fd is ours to close */
     bool socket;
-    bool waiting; /* for the reader */
-    bool broken;  /* nothing goes out any more */
-    uint64_t taken;   /* bytes that left, ever */
+    bool waiting;   /* for the reader */
+    bool broken;    /* nothing goes out any more */
+    uint64_t taken; /* bytes that left, ever */
     /* More went out, or it is broken with the reason in err (CULE_ECLOSED: the reader went away). */
     void (*moved)(void *ctx);
     void *ctx;

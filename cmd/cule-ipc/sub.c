@@ -32,10 +32,10 @@ struct sub {
     const struct sub_opts *o;
     struct busout out;
     struct cule_timer *timeout;
-    struct cule_buf acks;        /* struct sub_ack, in order */
-    uint64_t added;              /* bytes ever put into out */
+    struct cule_buf acks; /* struct sub_ack, in order */
+    uint64_t added;       /* bytes ever put into out */
     uint64_t printed;
-    uint64_t owed_epoch;         /* credit not granted yet, and on which connection */
+    uint64_t owed_epoch; /* credit not granted yet, and on which connection */
     uint32_t owed_frames[CULE_PRIORITIES];
     uint64_t owed_bytes[CULE_PRIORITIES];
     bool owing, ending;
@@ -118,12 +118,9 @@ static int print(struct sub *s, const struct busclient_delivery *d)
     struct cule_buf *b = &s->out.buf;
     int rc = 0;
     switch (s->o->format) {
-    case SUB_JSON:
-        return busline_json(b, d->msg);
-    case SUB_FRAMES:
-        return cule_msg_add(b, d->msg);
-    case SUB_RAW:
-        return cule_buf_add(b, d->body, d->len);
+    case SUB_JSON: return busline_json(b, d->msg);
+    case SUB_FRAMES: return cule_msg_add(b, d->msg);
+    case SUB_RAW: return cule_buf_add(b, d->body, d->len);
     default:
         if (s->o->topics && (rc = cule_buf_add(b, d->topic, d->topic_len)) == 0) {
             rc = cule_buf_addc(b, '\t');
@@ -208,7 +205,8 @@ static int subscribe_all(struct sub *s, const struct cule_cli *cli)
         return cule_err_set(&s->run.err, CULE_EUSAGE, "--from, --last and --since exclude each other");
     }
     if (o->durable && !o->group) {
-        return cule_err_set(&s->run.err, CULE_EUSAGE, "--durable keeps a group's position: name the group with --group");
+        return cule_err_set(&s->run.err, CULE_EUSAGE,
+                            "--durable keeps a group's position: name the group with --group");
     }
     for (size_t i = 0; i < o->patterns.n; i++) {
         const struct busclient_subscribe b = {
@@ -267,9 +265,10 @@ const struct cule_command cule_ipc_sub = {
     .name = "sub",
     .group = "bus",
     .summary = "print what is published on patterns",
-    .about = "A body is printed as it is, ended by a newline; a newline inside it as \\n (two characters), so that one\n"
-             "line is one message. Where bodies must come back exactly use --format json, or --null.\n"
-             "After a lost connection it goes on behind the last message it printed.",
+    .about =
+        "A body is printed as it is, ended by a newline; a newline inside it as \\n (two characters), so that one\n"
+        "line is one message. Where bodies must come back exactly use --format json, or --null.\n"
+        "After a lost connection it goes on behind the last message it printed.",
     .example = "cule-ipc sub 'sensors/#' --format json | jq .payload_json",
     .opts_size = sizeof(struct sub_opts),
     .options =
@@ -293,13 +292,14 @@ const struct cule_command cule_ipc_sub = {
             CULE_OPT_FLAG(struct sub_opts, no_retained, 0, "no-retained", "no retained messages"),
             CULE_OPT_U64(struct sub_opts, queue, 0, "queue", "N", "messages that may wait for us (0: the topic's)",
                          .def = "0"),
-            CULE_OPT_CHOICE(struct sub_opts, overflow, 0, "overflow", "POLICY", "drop-oldest|drop-newest|disconnect|block",
+            CULE_OPT_CHOICE(struct sub_opts, overflow, 0, "overflow", "POLICY",
+                            "drop-oldest|drop-newest|disconnect|block",
                             "what happens when they do not fit (default: the topic's)"),
             CULE_OPT_FLAG(struct sub_opts, no_reconnect, 0, "no-reconnect", "end when the connection is lost"),
             CULE_OPT_END,
         },
-    .args = (const struct cule_arg[]){CULE_ARG_MANY(struct sub_opts, patterns, "PATTERN", "topics; + is one level, # all",
-                                                    .complete = CULE_COMPLETE_TOPIC),
+    .args = (const struct cule_arg[]){CULE_ARG_MANY(struct sub_opts, patterns, "PATTERN",
+                                                    "topics; + is one level, # all", .complete = CULE_COMPLETE_TOPIC),
                                       CULE_ARG_END},
     .timeout = "0",
     .run = sub_run,

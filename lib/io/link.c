@@ -14,14 +14,9 @@ enum { NS_PER_MS = 1000000 };
 
 static void on_message(struct cule_link *l, struct cule_msg *m)
 {
-    if (l->next_into) {
-        *l->next_into = *m; /* cule_link_next: the bytes stay where they are until its next call */
-        l->next_into = NULL;
-        l->next_done = true;
-        m->nfds = 0; /* the descriptors are the caller's now */
-        return;
-    }
-    if (l->ops && l->ops->message) {
+    if (!l->loop) {
+        cule_link_keep(l, m);
+    } else if (l->ops && l->ops->message) {
         l->ops->message(l, l->ctx, m);
     }
 }
@@ -160,15 +155,6 @@ void cule_link_die(struct cule_link *l, int code, const char *text)
     }
 }
 
-static void free_kept(struct kept *k)
-{
-    if (k) {
-        close_fds(NULL, k->m.fds, k->m.fds ? k->m.nfds : 0);
-        free(k->m.fds);
-        free(k);
-    }
-}
-
 void cule_link_release(struct cule_link *l)
 {
     l->s.dead = true;
@@ -188,11 +174,7 @@ void cule_link_release(struct cule_link *l)
         cule_tls_hook_get(NULL)->config_free(l->tls_config);
     }
     cule_proc_free(l->proc);
-    struct cule_list *n;
-    while ((n = cule_list_pop(&l->kept))) {
-        free_kept(CULE_LIST_ENTRY(n, struct kept, node));
-    }
-    free_kept(l->current);
+    cule_link_drop_kept(l);
     free(l->rbuf);
     free(l);
 }

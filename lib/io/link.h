@@ -165,6 +165,7 @@ void cule_link_abort(struct cule_link *l, const struct cule_err *why);
 void cule_link_free(struct cule_link *l);
 
 /* --- without a loop --- */
+/* Messages come from cule_link_next; the callbacks in the options are not called. */
 /* The next message that is no answer to cule_link_ask. 1, or CULE_ETIMEOUT, CULE_ECLOSED (a clean end), or what ended
  * the link. *m holds until the next call. */
 int cule_link_next(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, struct cule_err *err);

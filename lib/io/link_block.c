@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { NS_PER_MS = 1000000, READ_BYTES = 64 * 1024 };
 
@@ -114,13 +115,27 @@ int cule_link_wait_ready(struct cule_link *l, struct cule_err *err)
 
 /* --- messages that are kept for later --- */
 
-static void free_kept(struct cule_link *l)
+static void free_kept(struct kept *k)
 {
-    if (l->current) {
-        free(l->current->m.fds);
-        free(l->current);
-        l->current = NULL;
+    for (unsigned i = 0; k && i < k->m.nfds; i++) {
+        if (k->m.fds[i] >= 0) {
+            close(k->m.fds[i]);
+        }
     }
+    if (k) {
+        free(k->m.fds);
+        free(k);
+    }
+}
+
+void cule_link_drop_kept(struct cule_link *l)
+{
+    struct cule_list *n;
+    while ((n = cule_list_pop(&l->kept))) {
+        free_kept(CULE_LIST_ENTRY(n, struct kept, node));
+    }
+    free_kept(l->current);
+    l->current = NULL;
 }
 
 /* A copy that owns its bytes and descriptors. */
@@ -150,27 +165,40 @@ static struct kept *keep(struct cule_msg *m)
 
 static struct cule_msg *give(struct cule_link *l, struct kept *k)
 {
-    free_kept(l);
+    free_kept(l->current);
     l->current = k;
     return &k->m;
 }
 
-/* While cule_link_ask waits, what else comes is put aside. */
-static void keep_message(struct cule_link *l, void *ctx, struct cule_msg *m)
+/* To whoever waits for one in cule_link_next, as it lies in the buffer; else it is put aside. */
+void cule_link_keep(struct cule_link *l, struct cule_msg *m)
 {
-    (void)ctx;
+    if (l->next_into && m->nfds == 0) {
+        *l->next_into = *m;
+        l->next_into = NULL;
+        l->next_done = true;
+        return;
+    }
     struct kept *k = l->nkept < LINK_KEPT_MAX ? keep(m) : NULL;
     if (!k) {
         cule_link_die(l, CULE_ELIMIT, "too many messages came while an answer was waited for");
+        return;
+    }
+    if (l->next_into) {
+        *l->next_into = *give(l, k);
+        l->next_into = NULL;
+        l->next_done = true;
         return;
     }
     cule_list_push(&l->kept, &k->node);
     l->nkept++;
 }
 
-static const struct cule_link_ops keep_ops = {.message = keep_message};
-
-static void stream_answer(struct cule_link *l, void *arg, struct cule_msg *m);
+static void stream_answer(struct cule_link *l, void *arg, struct cule_msg *m)
+{
+    (void)arg;
+    cule_link_keep(l, m);
+}
 
 int cule_link_next(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, struct cule_err *err)
 {
@@ -181,7 +209,8 @@ int cule_link_next(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms,
         *m = *give(l, CULE_LIST_ENTRY(n, struct kept, node));
         return 1;
     }
-    free_kept(l);
+    free_kept(l->current);
+    l->current = NULL;
     l->next_into = m;
     l->next_done = false;
     if (l->fed && cule_link_step_all(l) == 0 && !l->next_done) {
@@ -221,28 +250,14 @@ static void on_answer(struct cule_link *l, void *arg, struct cule_msg *m)
     (void)l;
 }
 
-static void stream_answer(struct cule_link *l, void *arg, struct cule_msg *m)
-{
-    (void)arg;
-    if (l->next_into) {
-        *l->next_into = *m;
-        l->next_into = NULL;
-        l->next_done = true;
-    } else {
-        keep_message(l, NULL, m);
-    }
-}
-
 int cule_link_ask(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, struct cule_msg *answer,
                   struct cule_err *err)
 {
     struct ask a = {.l = l};
     uint64_t deadline = deadline_of(timeout_ms);
-    const struct cule_link_ops *ops = l->ops;
-    void *ctx = l->ctx;
-    free_kept(l);
+    free_kept(l->current);
+    l->current = NULL;
     int rc;
-    l->ops = &keep_ops;
     while ((rc = cule_link_call(l, m, timeout_ms, on_answer, &a, NULL)) == CULE_EAGAIN) {
         if (pump(l, deadline) < 0 || cule_now_ns() >= deadline) {
             break;
@@ -254,8 +269,6 @@ int cule_link_ask(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, 
     while (!rc && !a.done && l->state != LINK_DEAD) {
         pump(l, deadline);
     }
-    l->ops = ops;
-    l->ctx = ctx;
     if (rc || !a.done) {
         return rc && l->state != LINK_DEAD ? cule_err_set(err, rc, "%s", cule_err_text(rc)) : why(l, err);
     }

@@ -86,6 +86,9 @@ int cule_link_handshake(struct cule_link *l);
 void cule_link_on_eof(struct cule_link *l);
 void cule_link_release(struct cule_link *l);
 
+/* Without a loop: a message for cule_link_next, now or later. */
+void cule_link_keep(struct cule_link *l, struct cule_msg *m);
+void cule_link_drop_kept(struct cule_link *l);
 int cule_link_wait_ready(struct cule_link *l, struct cule_err *err);
 /* Both ends of ring:. The socket is the link's on success. */
 int cule_link_attach_ring(struct cule_loop *loop, int sock, bool trust, const struct cule_link_opts *o,

@@ -16,11 +16,11 @@ struct cule_child {
     const struct cule_spawn *s;
     const char *const *argv;
     char *const *envp;
-    const char *paths;       /* programs to try in order, each NUL-ended, the last followed by an empty one */
-    uint64_t marker;         /* 0: none */
-    int cgroup;              /* descriptor of the cgroup to be born in, or -1 */
-    volatile int err;        /* errno of what failed, or 0 */
-    volatile int stage;      /* enum cule_stage */
+    const char *paths;  /* programs to try in order, each NUL-ended, the last followed by an empty one */
+    uint64_t marker;    /* 0: none */
+    int cgroup;         /* descriptor of the cgroup to be born in, or -1 */
+    volatile int err;   /* errno of what failed, or 0 */
+    volatile int stage; /* enum cule_stage */
 };
 
 /* Starts the child and returns once it runs its program or has failed (c->err, then *pid is a zombie to be reaped).
@@ -50,7 +50,8 @@ struct cule_tree {
 };
 
 /* Gives t a marker and a cgroup if wanted, and lists it; cule_tree_leave undoes that. */
-int cule_tree_enter(struct cule_tree *t, bool cgroup);
+void cule_tree_enter(struct cule_tree *t, bool cgroup);
+void cule_tree_started(struct cule_tree *t, pid_t root, int pidfd);
 void cule_tree_leave(struct cule_tree *t);
 
 /* Waits for the root without blocking: true once it has been reaped. */
@@ -65,6 +66,26 @@ int cule_tree_gone(struct cule_tree *t);
 /* Waits for the dead orphans of all trees without blocking. */
 void cule_tree_sweep(void);
 
+/* --- spawn_proc.c: the handle ------------------------------------------------------------------------- */
+
+struct cule_loop_user; /* a loop with processes to watch, and its SIGCHLD */
+struct cule_proc {
+    struct cule_tree tree;
+    struct cule_loop *loop; /* or NULL */
+    struct cule_loop_user *user;
+    struct cule_watch *watch; /* of the pidfd, until on_exit has been called */
+    struct cule_timer *timer; /* made when first needed */
+    cule_proc_fn *on_exit;
+    void *ctx;
+    bool killing;
+    bool detached;          /* freed by the caller; lives until nothing of the tree is left */
+    uint64_t term_until_ns; /* before: SIGTERM was sent; after: SIGKILL */
+    unsigned step_ms;
+};
+/* Watches a started process; frees p on failure. */
+int cule_proc_attach(struct cule_proc *p, struct cule_loop *loop, cule_proc_fn *on_exit, void *ctx,
+                     struct cule_err *err);
+
 /* --- spawn_walk.c: /proc ------------------------------------------------------------------------------- */
 
 struct cule_pidset {
@@ -72,9 +93,10 @@ struct cule_pidset {
         pid_t pid;
         pid_t ppid;
         char state; /* as in /proc/PID/stat */
-    } *v;
+    } * v;
     size_t n, cap;
 };
+int cule_pidset_add(struct cule_pidset *set, pid_t pid, pid_t ppid); /* 0 or CULE_ENOMEM */
 void cule_pidset_release(struct cule_pidset *set);
 
 struct cule_stat {

@@ -60,8 +60,7 @@ static bool marked(uint64_t marker, uint64_t tree)
 
 static bool id_in_use(uint64_t marker)
 {
-    CULE_LIST_EACH(n, &state.trees)
-    {
+    CULE_LIST_EACH (n, &state.trees) {
         if (CULE_LIST_ENTRY(n, struct cule_tree, node)->marker == marker) {
             return true;
         }
@@ -182,7 +181,7 @@ static uint64_t boot_ticks(void)
     return (uint64_t)ts.tv_sec * hz + (uint64_t)ts.tv_nsec * hz / NS_PER_S;
 }
 
-int cule_tree_enter(struct cule_tree *t, bool cgroup)
+void cule_tree_enter(struct cule_tree *t, bool cgroup)
 {
     memset(t, 0, sizeof *t);
     t->pidfd = t->cgroup_fd = -1;
@@ -200,7 +199,14 @@ int cule_tree_enter(struct cule_tree *t, bool cgroup)
     }
     cule_list_push(&state.trees, &t->node);
     pthread_mutex_unlock(&state.lock);
-    return 0;
+}
+
+void cule_tree_started(struct cule_tree *t, pid_t root, int pidfd)
+{
+    pthread_mutex_lock(&state.lock);
+    t->root = root;
+    t->pidfd = pidfd;
+    pthread_mutex_unlock(&state.lock);
 }
 
 void cule_tree_leave(struct cule_tree *t)
@@ -248,13 +254,13 @@ static bool reap(pid_t pid)
     return waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG) == 0 && si.si_pid == pid;
 }
 
-/* With the lock held: whether pid is the root of a tree, which its owner waits for. */
-static bool is_root(pid_t pid)
+/* With the lock held: whether pid is the root of a tree, which its owner waits for. A tree that is being started does
+ * not know its root yet. */
+static bool is_root(pid_t pid, uint64_t marker)
 {
-    CULE_LIST_EACH(n, &state.trees)
-    {
+    CULE_LIST_EACH (n, &state.trees) {
         const struct cule_tree *t = CULE_LIST_ENTRY(n, struct cule_tree, node);
-        if (t->root == pid && !t->reaped) {
+        if ((t->root == pid && !t->reaped) || (t->root == 0 && marked(marker, t->marker))) {
             return true;
         }
     }
@@ -265,9 +271,9 @@ static bool is_root(pid_t pid)
 static bool is_orphan(pid_t pid)
 {
     uint64_t m = marker_of(pid);
-    uint64_t above = state.shift + LEVEL_BITS < 60 ? ~UINT64_C(0) << (state.shift + LEVEL_BITS) : MAGIC_MASK;
+    uint64_t above = ~UINT64_C(0) << (state.shift + LEVEL_BITS);
     return m && (m & above) == ((MAGIC | state.prefix) & above) && (m >> state.shift & LEVEL_MASK) != 0 &&
-           !is_root(pid);
+           !is_root(pid, m);
 }
 
 static void sweep_all(void)
@@ -295,7 +301,7 @@ void cule_tree_sweep(void)
             reap(si.si_pid);
             continue;
         }
-        if (!is_root(si.si_pid)) {
+        if (!is_root(si.si_pid, marker_of(si.si_pid))) {
             /* A stranger's, which may stay there for long and hide others. */
             sweep_all();
         }
@@ -326,31 +332,95 @@ static int add_orphans(const struct cule_tree *t, struct cule_pidset *set)
         if (st.state == 'Z' && reap(pid)) {
             continue;
         }
-        if (set->n == set->cap) {
-            size_t cap = set->cap ? set->cap * 2 : 64;
-            struct cule_member *v = realloc(set->v, cap * sizeof *v);
-            if (!v) {
-                rc = CULE_ENOMEM;
-                break;
-            }
-            set->v = v;
-            set->cap = cap;
-        }
-        set->v[set->n++] = (struct cule_member){.pid = pid, .ppid = getpid()};
+        rc = cule_pidset_add(set, pid, getpid());
     }
     cule_pidset_release(&ours);
     return rc;
 }
 
-/* Every process of the tree that is left, parents before children, each with its state. Complete once all are stopped:
- * until then more may appear behind the walk. */
-static int collect(struct cule_tree *t, struct cule_pidset *set)
+/* Every process of the tree that is left, parents before children, each with its state as it was before its children
+ * were read: where all were stopped then, nobody is missing. */
+static void collect(struct cule_tree *t, struct cule_pidset *set)
 {
+    struct cule_stat st;
     set->n = 0;
-    int rc = 0;
-    if (!cule_tree_reap_root(t)) {
-        struct cule_pidset root = {0};
-        (void)root;
+    int rc = cule_tree_reap_root(t) ? 0 : cule_pidset_add(set, t->root, getpid());
+    if (rc == 0) {
+        rc = add_orphans(t, set);
     }
+    for (size_t i = 0; i < set->n && rc == 0; i++) {
+        set->v[i].state = cule_proc_stat(set->v[i].pid, &st) ? st.state : 'X';
+        rc = cule_walk_children(set->v[i].pid, false, set);
+    }
+    /* Out of memory: what was found is dealt with, and the next step finds the rest. */
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/* Stops every member, parents first so that none replaces its children, until a walk finds all of them stopped. */
+static void freeze(struct cule_tree *t, struct cule_pidset *set)
+{
+    uint64_t until = now_ns() + FREEZE_NS;
+    for (;;) {
+        bool moving = false;
+        for (size_t i = 0; i < set->n; i++) {
+            if (!strchr("TtZX", set->v[i].state)) {
+                cule_member_signal(&set->v[i], SIGSTOP);
+                moving = true;
+            }
+        }
+        if (!moving || now_ns() > until) {
+            return;
+        }
+        sched_yield();
+        collect(t, set);
+    }
+}
+
+int cule_tree_kill_step(struct cule_tree *t)
+{
+    struct cule_pidset set = {0};
+    int rc = 0;
+    size_t denied = 0;
+    cgroup_kill(t);
+    collect(t, &set);
+    /* A lone root needs no freezing: what it may start before it dies is an orphan for the next step. */
+    if (set.n > 1 || (set.n == 1 && set.v[0].pid != t->root)) {
+        freeze(t, &set);
+    }
+    for (size_t i = 0; i < set.n; i++) {
+        denied += cule_member_signal(&set.v[i], SIGKILL) == -EPERM;
+    }
+    if (set.n == 0) {
+        rc = 1;
+    } else if (denied == set.n) {
+        rc = CULE_EREFUSED;
+    }
+    cule_pidset_release(&set);
     return rc;
+}
+
+int cule_tree_gone(struct cule_tree *t)
+{
+    struct cule_pidset set = {0};
+    collect(t, &set);
+    int gone = set.n == 0;
+    cule_pidset_release(&set);
+    return gone;
+}
+
+void cule_tree_signal(struct cule_tree *t, int signum)
+{
+    struct cule_pidset set = {0};
+    collect(t, &set);
+    for (size_t i = 0; i < set.n; i++) {
+        cule_member_signal(&set.v[i], signum);
+        cule_member_signal(&set.v[i], SIGCONT);
+    }
+    cule_pidset_release(&set);
 }

@@ -17,7 +17,7 @@ void cule_pidset_release(struct cule_pidset *set)
     memset(set, 0, sizeof *set);
 }
 
-static int add(struct cule_pidset *set, pid_t pid, pid_t ppid)
+int cule_pidset_add(struct cule_pidset *set, pid_t pid, pid_t ppid)
 {
     if (set->n == set->cap) {
         size_t cap = set->cap ? set->cap * 2 : 64;
@@ -75,7 +75,7 @@ static int thread_children(pid_t pid, const char *tid, struct cule_pidset *set)
             if (isdigit((unsigned char)buf[i])) {
                 child = child * 10 + (buf[i] - '0');
             } else if (child) {
-                rc = add(set, child, pid);
+                rc = cule_pidset_add(set, child, pid);
                 child = 0;
             }
         }
@@ -112,7 +112,7 @@ static int if_child(pid_t parent, const char *name, struct cule_pidset *set)
 {
     struct cule_stat st;
     pid_t pid = (pid_t)atoi(name);
-    return cule_proc_stat(pid, &st) && st.ppid == parent ? add(set, pid, parent) : 0;
+    return cule_proc_stat(pid, &st) && st.ppid == parent ? cule_pidset_add(set, pid, parent) : 0;
 }
 
 int cule_walk_children(pid_t pid, bool slow, struct cule_pidset *set)

@@ -37,29 +37,30 @@ test_case 'a skipped case is no passed one' '
     contains tap.out "^ok 2 - n # SKIP no-such-program is not installed"
 '
 test_case 'what a case starts dies with it, in a session of its own too' '
-    script "test_case s \"(setsid sh -c \\\"echo \\\\\\\$\\\$ >$PWD/pid; exec sleep 300\\\" &) ; wait_for [ -s $PWD/pid ]\"
-        tap_done"
+    printf "#!/bin/sh\necho \$\$ >$PWD/pid\nexec sleep 300\n" >stay
+    chmod +x stay
+    script "test_case s \"(setsid $PWD/stay &); wait_for [ -s $PWD/pid ]\"; tap_done"
     contains tap.out "^ok 1"
-    ! kill -0 "$(cat pid)"
+    gone "$(cat pid)"
 '
 test_case 'files are compared byte for byte, NUL too' '
     printf "a\0b" >a; printf "a\0c" >b; cp a c
     same a c
-    ! same a b
+    fails same a b
     printf "x\n" >x
     is x x
-    ! is x y
+    fails is x y
 '
 test_case 'wait_for waits, and gives up' '
     (sleep 0.2; : >there) &
     wait_for [ -e there ]
-    ! wait_for -t 1 [ -e nowhere ]
+    fails wait_for -t 1 [ -e nowhere ]
 '
 test_case 'a started program is ready, stopped and its status known' '
     start_ready demo bash -c "trap \"exit 3\" TERM; echo >&\$CULE_READY_FD; while :; do sleep 0.05; done"
     stop demo
     [ "$stopped" = 3 ]
-    ! start_ready broken bash -c "echo broken >&2; exit 1"
+    fails start_ready broken bash -c "echo broken >&2; exit 1"
 '
 test_case 'a terminal can be had' '
     with_tty "tty" >out

@@ -10,7 +10,7 @@
 #     '
 #     tap_done
 #
-# A case is a name and a body: text that is evaluated, or the name of a function. It runs in a subshell under
+# A case is a name and a body: the name of a function (which shellcheck reads), or text that is evaluated. It runs in a subshell under
 # set -e in a directory of its own; its output is shown only when it fails. Results are compared as files:
 # a shell variable loses NUL bytes. Nothing sleeps until something "should" be ready: wait_for has a deadline.
 #
@@ -20,17 +20,19 @@
 #
 # In a case:
 #   status N CMD…            runs CMD, fails unless it exits with N
+#   fails CMD…               runs CMD, fails if it succeeds. ("! CMD" does nothing under set -e: lint forbids it)
 #   same A B                 fails unless two files are equal byte for byte; shows how they differ
 #   is FILE TEXT             fails unless FILE is TEXT and a newline
 #   contains FILE REGEX, lacks FILE REGEX
 #   wait_for [-t S] COND     evaluates COND until it holds; fails after S (20) seconds
 #   start NAME CMD…          runs CMD behind, NAME.out and NAME.err in TAP_DIR, its pid in ${NAME}_pid
 #   start_ready NAME CMD…    the same, and waits until it wrote a newline to CULE_READY_FD
+#   gone PID                 fails while the process lives (a zombie does not); combine with wait_for
 #   stop NAME [SIGNAL]       SIGNAL (TERM), waits; the exit status is in $stopped
 #   with_tty COMMAND         runs a shell command on a terminal of its own
 #   skip REASON, need CMD…   ends the case as skipped; when a command is not installed
 #   helper NAME              prints the path of a program built from tests/lib/NAME.c
-# Outside: skip_all REASON, TAP_TIMEOUT=60 (seconds for a case).
+# Outside: skip_all REASON, TAP_TIMEOUT=60 (seconds for a case), TAP_CWD=DIR (where cases run instead).
 
 set -u
 export LC_ALL=C
@@ -112,7 +114,7 @@ test_case() {
     (
         trap - EXIT
         echo "$BASHPID" >"$TAP_DIR/pid.$tap_n"
-        cd "$TAP_DIR/$tap_n" || exit 1
+        cd "${TAP_CWD:-$TAP_DIR/$tap_n}" || exit 1
         set -e
         eval "$body"
     ) >"$log" 2>&1 </dev/null
@@ -177,6 +179,11 @@ status() {
     [ "$got" = "$want" ] || tap_fail "exit status $got, not $want: $*"
 }
 
+fails() {
+    # shellcheck disable=SC2310
+    if "$@"; then tap_fail "should have failed: $*"; fi
+}
+
 same() {
     cmp -s "$1" "$2" && return 0
     if grep -qzP '[\x00-\x08\x0e-\x1f]' "$1" "$2" 2>/dev/null; then
@@ -226,22 +233,24 @@ start_ready() {
     CULE_READY_FD=9 "$@" >"$TAP_DIR/$name.out" 2>"$TAP_DIR/$name.err" </dev/null 9>>"$TAP_DIR/$name.ready" &
     pid=$!
     printf -v "${name}_pid" %s "$pid"
-    wait_for "[ -s '$TAP_DIR/$name.ready' ] || ! kill -0 $pid" || return 1
+    wait_for "[ -s '$TAP_DIR/$name.ready' ] || gone $pid" || return 1
     if [ ! -s "$TAP_DIR/$name.ready" ]; then
         cat "$TAP_DIR/$name.err" >&2
         tap_fail "$name ended before it was ready"
     fi
 }
 
+gone() { [ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+
 stop() {
     local var=$1_pid pid
     pid=${!var}
     kill -"${2:-TERM}" "$pid" 2>/dev/null || true
-    wait_for "! kill -0 $pid || grep -q '^State:.Z' /proc/$pid/status" || return 1
+    wait_for gone "$pid" || return 1
     # shellcheck disable=SC2034 # for the caller
     stopped=0
     # shellcheck disable=SC2034
     wait "$pid" 2>/dev/null || stopped=$?
 }
 
-with_tty() { script -qefc "$1" /dev/null </dev/null | tr -d '\r'; }
+with_tty() { python3 "$TAP_ROOT/tests/lib/onatty.py" "$1"; }
