@@ -3,6 +3,8 @@
 #include "base/json.h"
 #include "busclient_impl.h"
 
+#include <stdio.h>
+
 enum { AFTER_MAX = 1024 * 1024 }; /* bytes of positions in one SUBSCRIBE; beyond it a replay by time, minus doubles */
 
 bool busclient_resume_needed(const struct busclient *c)

@@ -4,6 +4,7 @@
 #include "busclient.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* A topic's position is kept for each priority, because a higher one overtakes. */

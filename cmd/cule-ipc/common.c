@@ -71,6 +71,22 @@ int ipc_cap(const char *text, uint64_t *cap, struct cule_err *err)
     return 0;
 }
 
+ssize_t ipc_read(int fd, void *p, size_t n, const char *name, struct cule_err *err)
+{
+    for (;;) {
+        ssize_t got = read(fd, p, n);
+        if (got >= 0) {
+            return got;
+        }
+        if (errno == EAGAIN) {
+            struct pollfd wait = {.fd = fd, .events = POLLIN};
+            poll(&wait, 1, -1);
+        } else if (errno != EINTR) {
+            return cule_err_sys(err, CULE_EIO, errno, "cannot read '%s'", name);
+        }
+    }
+}
+
 /* Reads a descriptor to its end. */
 static int read_all(struct cule_buf *out, int fd, size_t max, const char *name, struct cule_err *err)
 {
@@ -81,19 +97,11 @@ static int read_all(struct cule_buf *out, int fd, size_t max, const char *name, 
         if (rc) {
             return cule_err_set(err, rc, "cannot hold what '%s' says: %s", name, cule_err_text(rc));
         }
-        ssize_t n = read(fd, at, 65536);
-        if (n < 0 && errno == EAGAIN) {
-            struct pollfd p = {.fd = fd, .events = POLLIN};
-            poll(&p, 1, -1);
-            continue;
+        ssize_t n = ipc_read(fd, at, 65536, name, err);
+        if (n <= 0) {
+            return (int)n;
         }
-        if (n < 0 && errno != EINTR) {
-            return cule_err_sys(err, CULE_EIO, errno, "cannot read '%s'", name);
-        }
-        if (n == 0) {
-            return 0;
-        }
-        cule_buf_commit(out, n > 0 ? (size_t)n : 0);
+        cule_buf_commit(out, (size_t)n);
         if (cule_buf_len(out) - before > max) {
             return cule_err_set(err, CULE_ETOO_BIG, "'%s' has more than the %zu bytes that one message may have", name,
                                 max);

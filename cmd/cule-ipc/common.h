@@ -40,6 +40,10 @@ void ipc_random(void *p, size_t n);
  * CULE_EIO. */
 int ipc_write_all(int fd, const void *p, size_t n, struct cule_err *err);
 
+/* Reads what is there, at least a byte: the count, 0 at the end, or CULE_EIO; whatever the descriptor's blocking mode.
+ */
+ssize_t ipc_read(int fd, void *p, size_t n, const char *name, struct cule_err *err);
+
 /* --- frames from a descriptor, blocking --- */
 
 struct ipc_frames {
@@ -48,11 +52,13 @@ struct ipc_frames {
     const char *name;    /* for messages */
     uint8_t *buf;
     int fd;
-    int notify;    /* inotify while following, else -1 */
-    bool owns_fd;  /* opened here */
-    bool eof;      /* the end has been told to the decoder */
-    bool follow;   /* at the end of the file wait for more */
-    uint64_t last; /* offset of the frame returned last */
+    int notify;                                   /* inotify while following, else -1 */
+    bool owns_fd;                                 /* opened here */
+    bool eof;                                     /* the end has been told to the decoder */
+    bool follow;                                  /* at the end of the file wait for more */
+    uint64_t last;                                /* offset of the frame returned last */
+    int (*idle)(void *ctx, struct cule_err *err); /* before a read that may block: write out what was gathered */
+    void *ctx;
 };
 
 /* path NULL or "-": standard input. */
@@ -65,6 +71,9 @@ int ipc_frames_next(struct ipc_frames *in, struct cule_frame *f, const uint8_t *
 
 /* Reports skipped bytes and bad bodies on stderr, once in all: the exit status, 0 or 3. */
 int ipc_frames_report(const struct cule_cli *cli, const struct ipc_frames *in);
+
+/* Appends a frame as it came: the header and the cule_frame_tail(f) bytes at tail. 0, CULE_ENOMEM or CULE_ELIMIT. */
+int ipc_add_frame(struct cule_buf *out, const struct cule_frame *f, const uint8_t *tail);
 
 /* --- messages kept --- */
 

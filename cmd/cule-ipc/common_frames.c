@@ -68,23 +68,21 @@ static void wait_for_more(struct ipc_frames *in)
 /* The next chunk for the decoder: 1, 0 at the end, or an error. */
 static int feed(struct ipc_frames *in, struct cule_err *err)
 {
-    for (;;) {
-        ssize_t n = read(in->fd, in->buf, FRAMES_CHUNK);
-        if (n > 0) {
-            cule_decoder_feed(&in->d, in->buf, (size_t)n);
-            return 1;
+    int rc = in->idle ? in->idle(in->ctx, err) : 0;
+    while (rc == 0) {
+        ssize_t n = ipc_read(in->fd, in->buf, FRAMES_CHUNK, in->name, err);
+        if (n != 0) {
+            if (n > 0) {
+                cule_decoder_feed(&in->d, in->buf, (size_t)n);
+            }
+            return n > 0 ? 1 : (int)n;
         }
-        if (n == 0 && in->follow) {
-            wait_for_more(in);
-        } else if (n == 0) {
+        if (!in->follow) {
             return 0;
-        } else if (errno == EAGAIN) {
-            struct pollfd p = {.fd = in->fd, .events = POLLIN};
-            poll(&p, 1, -1);
-        } else if (errno != EINTR) {
-            return cule_err_sys(err, CULE_EIO, errno, "cannot read '%s'", in->name);
         }
+        wait_for_more(in);
     }
+    return rc;
 }
 
 int ipc_frames_next(struct ipc_frames *in, struct cule_frame *f, const uint8_t **payload, struct cule_err *err)
@@ -122,4 +120,20 @@ int ipc_frames_report(const struct cule_cli *cli, const struct ipc_frames *in)
                       in->d.bad_bodies == 1 ? "" : "s");
     }
     return in->d.skipped || in->d.bad_bodies ? 3 : 0;
+}
+
+int ipc_add_frame(struct cule_buf *out, const struct cule_frame *f, const uint8_t *tail)
+{
+    size_t n = cule_frame_tail(f);
+    uint8_t *at;
+    int rc = cule_buf_reserve(out, CULE_HEADER_SIZE + n, &at);
+    if (rc) {
+        return rc;
+    }
+    cule_frame_encode(f, false, at);
+    if (n) {
+        memcpy(at + CULE_HEADER_SIZE, tail, n);
+    }
+    cule_buf_commit(out, CULE_HEADER_SIZE + n);
+    return 0;
 }

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { TEE_FLUSH = 256 * 1024 };
+
 struct tee_opts {
     struct cule_words files;
     bool append;
@@ -17,6 +19,7 @@ struct tee {
     struct recorder *to;
     const char **name;
     size_t n;
+    struct cule_buf out;
     int status;
 };
 
@@ -39,7 +42,6 @@ static void to_files(struct tee *t, bool mark, const struct cule_frame *f, const
     for (size_t i = 0; i < t->n; i++) {
         struct recorder *w = &t->to[i];
         struct cule_err err = {0};
-        uint8_t header[CULE_HEADER_SIZE];
         int rc = 0;
         if (w->fd < 0) {
             continue;
@@ -47,23 +49,28 @@ static void to_files(struct tee *t, bool mark, const struct cule_frame *f, const
         if (mark) {
             rc = recorder_add(w, now, 0, false, f, tail);
         } else {
-            cule_frame_encode(f, false, header);
-            rc = cule_buf_add(&w->buf, header, sizeof header);
-            rc = rc ? rc : cule_buf_add(&w->buf, tail, cule_frame_tail(f));
+            rc = ipc_add_frame(&w->buf, f, tail);
         }
-        rc = rc ? cule_err_set(&err, rc, "%s", cule_err_text(rc)) : recorder_flush(w, &err);
         if (rc) {
+            cule_err_set(&err, rc, "%s", cule_err_text(rc));
             lost(t, i, &err);
         }
     }
 }
 
-static int to_stdout(const struct cule_frame *f, const uint8_t *tail, struct cule_err *err)
+/* What was gathered, before more is waited for. */
+static int flush(void *ctx, struct cule_err *err)
 {
-    uint8_t whole[CULE_FRAME_MAX + CULE_HEADER_SIZE];
-    cule_frame_encode(f, false, whole);
-    memcpy(whole + CULE_HEADER_SIZE, tail, cule_frame_tail(f));
-    return ipc_write_all(STDOUT_FILENO, whole, CULE_HEADER_SIZE + cule_frame_tail(f), err);
+    struct tee *t = ctx;
+    for (size_t i = 0; i < t->n; i++) {
+        struct cule_err why = {0};
+        if (t->to[i].fd >= 0 && recorder_flush(&t->to[i], &why)) {
+            lost(t, i, &why);
+        }
+    }
+    int rc = ipc_write_all(STDOUT_FILENO, cule_buf_data(&t->out), cule_buf_len(&t->out), err);
+    cule_buf_clear(&t->out);
+    return rc;
 }
 
 static int copy(struct tee *t, struct ipc_frames *in, bool mark)
@@ -77,9 +84,21 @@ static int copy(struct tee *t, struct ipc_frames *in, bool mark)
             continue;
         }
         to_files(t, mark, &f, payload);
-        rc = to_stdout(&f, payload, &err);
+        rc = ipc_add_frame(&t->out, &f, payload);
+        rc = rc ? cule_err_set(&err, rc, "out of memory") : 0;
+        if (!rc && cule_buf_len(&t->out) >= TEE_FLUSH) {
+            rc = flush(t, &err);
+        }
         if (rc) {
             break;
+        }
+    }
+    if (rc == 0 || rc == CULE_ETRUNCATED) {
+        struct cule_err late = {0};
+        int last = flush(t, &late);
+        if (last) {
+            rc = last;
+            err = late;
         }
     }
     if (rc < 0) {
@@ -111,6 +130,9 @@ static int run(struct cule_cli *cli)
                      : recorder_open_plain(w, o->files.v[opened], o->append, &err);
     }
     rc = rc ? rc : ipc_frames_open(&in, "-", false, &err);
+    in.idle = flush;
+    in.ctx = &t;
+    cule_buf_init(&t.out, 0);
     int status = rc ? cule_cli_fail(cli, &err) : copy(&t, &in, o->mark);
     for (size_t i = 0; i < opened; i++) {
         struct cule_err late = {0};
@@ -121,6 +143,7 @@ static int run(struct cule_cli *cli)
     if (in.fd >= 0) {
         ipc_frames_close(&in);
     }
+    cule_buf_release(&t.out);
     free(t.to);
     return status;
 }

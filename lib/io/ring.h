@@ -100,6 +100,7 @@ struct cule_ring_stats {
     uint64_t waits;     /* times we waited at all */
     uint64_t spins_won; /* waits that ended while spinning */
     uint64_t full;      /* sends that found no room */
+    uint64_t missed;    /* sleeps that ran out although there was something: the peer did not wake us */
 };
 
 struct cule_ring;

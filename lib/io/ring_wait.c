@@ -176,9 +176,10 @@ static unsigned announce(struct cule_ring *r, uint32_t word)
     return is;
 }
 
-static void awake(struct cule_ring *r)
+/* Returns what the sleep word was: 0 once the peer has woken us. */
+static uint32_t awake(struct cule_ring *r)
 {
-    __atomic_store_n(r->own_sleep, 0, __ATOMIC_RELAXED);
+    return __atomic_exchange_n(r->own_sleep, 0, __ATOMIC_SEQ_CST);
 }
 
 static void drain_bell(struct cule_ring *r)
@@ -211,14 +212,18 @@ static bool sleep_once(struct cule_ring *r, unsigned want, bool futex, uint64_t 
         return false;
     }
     r->stats.sleeps++;
+    bool woken = true;
     if (futex) {
-        cule_futex_wait(r->own_sleep, word, until, true);
+        woken = cule_futex_wait(r->own_sleep, word, until, true);
     } else {
         poll_bell(r, until);
         drain_bell(r);
     }
-    awake(r);
-    *rc = ready_or_ended(r, want);
+    unsigned is = woken ? 0 : cule_ring_ready(r, want); /* before the word is looked at */
+    if (awake(r) && is) {
+        r->stats.missed++;
+    }
+    *rc = is ? (int)is : ready_or_ended(r, want);
     /* The clock and not the call says whether time is up: a hostile peer could wake us without end. */
     return !*rc && until != CULE_NEVER && cule_mono_ns() >= until;
 }

@@ -30,7 +30,9 @@ struct cule_workers {
     struct cule_eventcount event;
     struct task *tasks;
     unsigned n;
-    bool stopping;
+    unsigned started; /* threads that run: n, unless starting them failed */
+    unsigned idle;
+    bool stopping, over;
     struct worker workers[];
 };
 
@@ -94,6 +96,33 @@ static void run(struct worker *me, struct task *t)
     count(&me->stats.executed);
 }
 
+/*
+ * Called with nothing found since `ticket`: sleeps, or says that all is over (true). A worker that counts as idle holds
+ * no task and none is in its deque; so when all are idle and nobody outside submits any more, no task is left
+ * anywhere. A worker that took one from a sleeper's deque stopped being idle before it did.
+ */
+static bool idle(struct worker *me, uint32_t ticket)
+{
+    struct cule_workers *w = me->pool;
+    bool stopping = __atomic_load_n(&w->stopping, __ATOMIC_SEQ_CST); /* after the ticket: stop's wake is not missed */
+    unsigned sleeping = __atomic_add_fetch(&w->idle, 1, __ATOMIC_SEQ_CST);
+    if (stopping && sleeping == w->started) {
+        __atomic_store_n(&w->over, true, __ATOMIC_SEQ_CST);
+        cule_eventcount_wake(&w->event, INT_MAX);
+    }
+    if (!__atomic_load_n(&w->over, __ATOMIC_SEQ_CST)) {
+        count(&me->stats.sleeps);
+        cule_eventcount_sleep(&w->event, ticket, CULE_NEVER);
+    } else {
+        cule_eventcount_cancel(&w->event);
+    }
+    if (__atomic_load_n(&w->over, __ATOMIC_SEQ_CST)) {
+        return true;
+    }
+    __atomic_fetch_sub(&w->idle, 1, __ATOMIC_SEQ_CST);
+    return false;
+}
+
 static void *work(void *arg)
 {
     struct worker *me = self = arg;
@@ -102,33 +131,27 @@ static void *work(void *arg)
     for (;;) {
         void *task;
         int rc = find(me, &task);
-        if (rc == 1) {
-            if (slept && cule_mpmc_len(&w->common)) {
-                cule_eventcount_wake(&w->event, 1); /* its wake may have been ours: see cule_mpmc_pop_wait */
+        if (rc == 0) {
+            uint32_t ticket = cule_eventcount_prepare(&w->event);
+            rc = find(me, &task);
+            if (rc == 0) {
+                if (idle(me, ticket)) {
+                    return NULL;
+                }
+                slept = true;
+                continue;
             }
-            slept = false;
-            run(me, task);
-            continue;
+            cule_eventcount_cancel(&w->event);
         }
-        if (rc < 0) {
+        if (rc < 0) { /* another was quicker: there may be more */
             cule_cpu_relax();
             continue;
         }
-        uint32_t ticket = cule_eventcount_prepare(&w->event);
-        bool stopping = __atomic_load_n(&w->stopping, __ATOMIC_SEQ_CST); /* after the ticket, before the last look */
-        rc = find(me, &task);
-        if (rc == 0 && !stopping) {
-            count(&me->stats.sleeps);
-            cule_eventcount_sleep(&w->event, ticket, CULE_NEVER);
-            slept = true;
-            continue;
+        if (slept && cule_mpmc_len(&w->common)) {
+            cule_eventcount_wake(&w->event, 1); /* its wake may have been ours: see cule_mpmc_pop_wait */
         }
-        cule_eventcount_cancel(&w->event);
-        if (rc == 1) {
-            run(me, task);
-        } else if (rc == 0) {
-            return NULL; /* what other workers still submit, they run themselves */
-        }
+        slept = false;
+        run(me, task);
     }
 }
 
@@ -182,12 +205,12 @@ static int prepare(struct cule_workers *w, size_t tasks, struct cule_err *err)
     return rc;
 }
 
-/* Ends the first `started` threads; they find the queues empty before they go. */
-static void join(struct cule_workers *w, unsigned started)
+/* Ends the threads; they find the queues empty before they go. */
+static void join(struct cule_workers *w)
 {
     __atomic_store_n(&w->stopping, true, __ATOMIC_SEQ_CST);
     cule_eventcount_wake(&w->event, INT_MAX);
-    for (unsigned i = 0; i < started; i++) {
+    for (unsigned i = 0; i < w->started; i++) {
         pthread_join(w->workers[i].thread, NULL);
     }
 }
@@ -202,7 +225,6 @@ static unsigned processors(void)
 int cule_workers_start(struct cule_workers **out, unsigned n, unsigned max_tasks, struct cule_err *err)
 {
     size_t tasks = 2;
-    unsigned started = 0;
     sigset_t all, before;
     n = n ? n : processors();
     max_tasks = max_tasks ? max_tasks : CULE_WORKERS_TASKS;
@@ -223,16 +245,17 @@ int cule_workers_start(struct cule_workers **out, unsigned n, unsigned max_tasks
     int rc = prepare(w, tasks, err);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (; !rc && started < n; started++) {
-        int sys = pthread_create(&w->workers[started].thread, NULL, work, &w->workers[started]);
+    for (unsigned i = 0; !rc && i < n; i++) {
+        int sys = pthread_create(&w->workers[i].thread, NULL, work, &w->workers[i]);
         if (sys) {
-            rc = cule_err_sys(err, CULE_ELIMIT, sys, "cannot start worker %u of %u", started + 1, n);
-            break;
+            rc = cule_err_sys(err, CULE_ELIMIT, sys, "cannot start worker %u of %u", i + 1, n);
+        } else {
+            w->started++; /* read by workers only once stopping is set */
         }
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc) {
-        join(w, started);
+        join(w);
         release(w);
         return rc;
     }
@@ -258,7 +281,7 @@ void cule_workers_stop(struct cule_workers *w, struct cule_workers_stats *stats)
     if (!w) {
         return;
     }
-    join(w, w->n);
+    join(w);
     if (stats) {
         cule_workers_stats(w, stats);
     }

@@ -36,7 +36,12 @@
 #include "base/json.h"
 #include "wire/message.h"
 
-enum { CULE_MIRROR_NEST_MAX = 4 };
+enum {
+    CULE_MIRROR_NEST_MAX = 4,
+    CULE_MIRROR_JSON_DEPTH_MAX = 60,
+    /* Of a line: its object, two more for each nested frame, and a payload in the innermost. */
+    CULE_MIRROR_LINE_DEPTH_MAX = 1 + 2 * CULE_MIRROR_NEST_MAX + CULE_MIRROR_JSON_DEPTH_MAX,
+};
 
 /* Working memory, so that one line after the other allocates nothing. Not for two threads at once. */
 struct cule_mirror {

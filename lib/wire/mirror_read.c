@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+enum { KEEP_MAX = 1024 * 1024 };
+
 /* The keys, in the order of their names' table below. */
 enum key {
     KIND,
@@ -375,7 +377,7 @@ static int add_json(const struct object *o)
         return cule_buf_add(body, raw, n);
     }
     /* Token by token: what closes and what parts them follows from where each one ends. */
-    uint32_t open[CULE_JSON_DEPTH_MAX + 1];
+    uint32_t open[CULE_MIRROR_LINE_DEPTH_MAX];
     unsigned depth = 0;
     bool first = true;
     int rc = 0;
@@ -492,7 +494,11 @@ static int build(struct cule_mirror *m, int token, unsigned depth, struct cule_f
 
 int cule_mirror_read(struct cule_mirror *m, const char *line, size_t n, struct cule_msg *msg, struct cule_err *err)
 {
-    m->body.head = m->body.tail = 0; /* the memory is kept from line to line */
+    /* The memory is kept from line to line, unless one was very long. */
+    m->body.head = m->body.tail = 0;
+    if (m->body.cap > KEEP_MAX) {
+        cule_buf_clear(&m->body);
+    }
     int rc = cule_json_parse(&m->doc, line, n, err);
     if (rc) {
         return rc;

@@ -5,7 +5,7 @@
 #include "wire/mirror.h"
 #include "wire/ops.h"
 
-enum { KEYS_MAX = 512, DEPTH_MAX = 60, DIGITS_MAX = 15, HEAD_MAX = 1024 };
+enum { KEYS_MAX = 512, DIGITS_MAX = 15, HEAD_MAX = 1024 };
 
 void cule_mirror_init(struct cule_mirror *m)
 {
@@ -13,6 +13,7 @@ void cule_mirror_init(struct cule_mirror *m)
     m->service = m->op = 0;
     m->names_len = 0;
     cule_json_init(&m->doc);
+    m->doc.depth_max = CULE_MIRROR_LINE_DEPTH_MAX;
     cule_buf_init(&m->body, 0);
 }
 
@@ -138,9 +139,9 @@ static bool keys_differ(const struct cule_json *doc, uint32_t object)
 
 static bool canonical(struct cule_json *doc, const uint8_t *p, size_t n)
 {
-    doc->depth_max = DEPTH_MAX;
+    doc->depth_max = CULE_MIRROR_JSON_DEPTH_MAX;
     int rc = cule_json_parse(doc, (const char *)p, n, NULL);
-    doc->depth_max = CULE_JSON_DEPTH_MAX;
+    doc->depth_max = CULE_MIRROR_LINE_DEPTH_MAX;
     if (rc || doc->spaces) {
         return false;
     }
@@ -249,8 +250,9 @@ static char *put_header(struct cule_mirror *m, char *p, const struct cule_frame 
         p = put(p, priority, strlen(priority));
         *p++ = '"';
     }
-    if (f->flags) {
-        p = put_flags(p, f->flags);
+    uint16_t set = (uint16_t)((f->flags & ~CULE_TRACE) | (trace ? CULE_TRACE : 0));
+    if (set) {
+        p = put_flags(p, set);
     }
     if (f->service | f->op) {
         if (m->service != f->service || m->op != f->op) {
