@@ -4,6 +4,7 @@
 #include "cli/table.h"
 #include "cli/tty.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct column {
@@ -87,7 +88,35 @@ static void cell(const struct cule_json *doc, int row, const struct column *c, b
     }
 }
 
-int buslist_table(const struct cule_json *doc, const char *name, FILE *out, int fd)
+struct order {
+    const struct cule_json *doc;
+    const char *key;
+};
+
+static int larger_first(const void *a, const void *b, void *ctx)
+{
+    const struct order *o = ctx;
+    double x = busask_real(o->doc, *(const int *)a, o->key), y = busask_real(o->doc, *(const int *)b, o->key);
+    return x > y ? -1 : x < y ? 1 : *(const int *)a - *(const int *)b;
+}
+
+/* The rows in the order to show them; NULL without memory or without rows. */
+static int *rows_of(const struct cule_json *doc, int list, const char *sort_key, size_t *n)
+{
+    size_t count = list >= 0 ? doc->token[list].count : 0;
+    int *rows = count ? calloc(count, sizeof *rows) : NULL;
+    *n = 0;
+    for (int row = cule_json_first(doc, list); rows && row >= 0 && *n < count; row = cule_json_next(doc, row)) {
+        rows[(*n)++] = row;
+    }
+    if (rows && sort_key) {
+        struct order o = {doc, sort_key};
+        qsort_r(rows, *n, sizeof *rows, larger_first, &o);
+    }
+    return rows;
+}
+
+int buslist_table(const struct cule_json *doc, const char *name, const char *sort_key, FILE *out, int fd)
 {
     const struct part *p = NULL;
     for (unsigned i = 0; i < CULE_COUNT(parts); i++) {
@@ -103,8 +132,10 @@ int buslist_table(const struct cule_json *doc, const char *name, FILE *out, int 
     bool tty = cule_tty_is(fd);
     cule_table_init(&t, p->spec);
     cule_buf_init(&line, 0);
-    int list = cule_json_find(doc, 0, name);
-    for (int row = cule_json_first(doc, list); row >= 0; row = cule_json_next(doc, row)) {
+    size_t n;
+    int *rows = rows_of(doc, cule_json_find(doc, 0, name), sort_key, &n);
+    for (size_t r = 0; r < n; r++) {
+        int row = rows[r];
         cule_buf_clear(&line);
         for (unsigned i = 0; p->columns[i].key; i++) {
             if (i > 0) {
@@ -117,6 +148,7 @@ int buslist_table(const struct cule_json *doc, const char *name, FILE *out, int 
         }
     }
     int rc = cule_table_print(&t, out, tty, cule_tty_colour(fd), tty ? cule_tty_width(fd, 80) : 0);
+    free(rows);
     cule_buf_release(&line);
     cule_table_release(&t);
     return rc;

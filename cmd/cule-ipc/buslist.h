@@ -7,7 +7,8 @@
 
 #include <stdio.h>
 
-/* Prints doc's array `part` (clients, topics, subscriptions) to out, aligned and coloured as suits the descriptor fd. */
-int buslist_table(const struct cule_json *doc, const char *part, FILE *out, int fd);
+/* Prints doc's array `part` (clients, topics, subscriptions) to out, aligned and coloured as suits the descriptor fd;
+ * with a sort_key the rows with the largest number there come first. */
+int buslist_table(const struct cule_json *doc, const char *part, const char *sort_key, FILE *out, int fd);
 
 #endif

@@ -51,7 +51,7 @@ static int list_run(struct cule_cli *cli)
                     if (shown++) {
                         putchar('\n');
                     }
-                    buslist_table(&a.doc, parts[i], stdout, STDOUT_FILENO);
+                    buslist_table(&a.doc, parts[i], NULL, stdout, STDOUT_FILENO);
                 }
             }
         }
