@@ -70,8 +70,7 @@ lib: $(LIB)
 
 # Objects are made anew when the compiler or its flags change.
 $(O)/flags: have-deps
-	@mkdir -p $(@D)
-	$(file >$@.new,$(CC) $(CFLAGS_ALL))
+	$(shell mkdir -p $(@D))$(file >$@.new,$(CC) $(CFLAGS_ALL))
 	@cmp -s $@.new $@ || cp $@.new $@; rm -f $@.new
 
 $(O)/obj/%.o: %.c $(O)/flags

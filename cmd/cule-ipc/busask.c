@@ -63,9 +63,7 @@ const char *busask_text(const struct cule_json *doc, int obj, const char *key, c
         }
         break;
     case CULE_JSON_NONE:
-    case CULE_JSON_NULL:
-        snprintf(out, n, "-");
-        break;
+    case CULE_JSON_NULL: snprintf(out, n, "-"); break;
     default: {
         size_t len;
         const char *raw = cule_json_raw(doc, i, &len);

@@ -53,7 +53,11 @@ static void on_answer(struct cule_link *l, void *arg, struct cule_msg *answer)
         give_up(c, &err, rc != CULE_ETIMEOUT);
         return;
     }
-    if (c->state == BUSCLIENT_LISTING) {
+    if (c->state == BUSCLIENT_INFO) {
+        if (rc == 0) {
+            busclient_resume_info(c, answer->body, answer->len);
+        }
+    } else if (c->state == BUSCLIENT_LISTING) {
         if (rc == 0) {
             busclient_resume_listing(c, answer->body, answer->len);
         } /* a broker that does not let us list: keep what we know */
@@ -61,7 +65,6 @@ static void on_answer(struct cule_link *l, void *arg, struct cule_msg *answer)
         struct busclient_sub *s = &c->subs[c->next_sub - 1];
         s->number = answer->h.arg0;
         s->subscribed = true;
-        busclient_resume_epoch(c, answer->body, answer->len);
     }
     step(c);
 }
@@ -86,6 +89,11 @@ static void step(struct busclient *c)
         rc = ask(c, CULE_S_CULE, CULE_OP_CULE_AUTH, c->o.where->token, strlen(c->o.where->token));
         goto out;
     }
+    if (c->state < BUSCLIENT_INFO && c->positions && c->nsubs > 0) {
+        c->state = BUSCLIENT_INFO;
+        rc = ask(c, CULE_S_CULE, CULE_OP_CULE_INFO, NULL, 0);
+        goto out;
+    }
     if (c->state < BUSCLIENT_LISTING && busclient_resume_needed(c)) {
         c->state = BUSCLIENT_LISTING;
         static const char what[] = "{\"what\":\"topics\"}";
@@ -95,11 +103,11 @@ static void step(struct busclient *c)
     c->state = BUSCLIENT_SUBSCRIBING;
     if (c->next_sub < c->nsubs) {
         struct busclient_sub *s = &c->subs[c->next_sub++];
+        if (s->first_wall_ms == 0) {
+            s->first_wall_ms = cule_wall_ns() / 1000000u;
+        }
         rc = busclient_resume_json(c, s, &json);
         if (rc == 0) {
-            if (s->first_ns == 0) {
-                s->first_ns = cule_now_ns();
-            }
             rc = ask(c, CULE_S_BUS, CULE_OP_BUS_SUBSCRIBE, cule_buf_data(&json), cule_buf_len(&json));
         }
         goto out;

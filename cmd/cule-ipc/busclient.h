@@ -3,7 +3,7 @@
  * lost connection connects again and goes on behind the last message it saw, without gap and without double.
  *
  * What is kept for that: the last sequence number of each topic and priority (at most BUSCLIENT_POSITIONS_MAX topics;
- * beyond them a resume replays by time and may repeat). Positions are forgotten when the broker started anew and the
+ * what comes again on others is a double). Positions are forgotten when the broker started anew and the
  * topic is not on disk.
  *
  * Everything runs in one loop. The caller owns the client until busclient_free; callbacks may call anything here but
@@ -160,8 +160,7 @@ uint64_t busclient_seen_newest(const struct busclient_seen *t, const char *topic
 void busclient_seen_forget(struct busclient_seen *t, const char *topic, size_t n);
 void busclient_seen_walk(const struct busclient_seen *t, void (*fn)(void *ctx, const char *topic, size_t n), void *ctx);
 void busclient_seen_clear(struct busclient_seen *t);
-/* Appends {"topic":seq,...} for topics that a pattern matches; CULE_ELIMIT beyond max bytes. */
-int busclient_seen_json(const struct busclient_seen *t, const char *pattern, size_t max, struct cule_buf *out);
+/* As the broker matches: "+" one level, a last "#" any number of levels, "$..." only by patterns that begin so. */
 bool busclient_matches(const char *pattern, const char *topic, size_t n);
 
 #endif

@@ -7,6 +7,7 @@
 enum busclient_state { /* in the order of a connection's life */
                        BUSCLIENT_CONNECTING,
                        BUSCLIENT_AUTH,
+                       BUSCLIENT_INFO,
                        BUSCLIENT_LISTING,
                        BUSCLIENT_SUBSCRIBING,
                        BUSCLIENT_UP,
@@ -17,9 +18,9 @@ enum busclient_state { /* in the order of a connection's life */
 
 struct busclient_sub {
     struct busclient_subscribe s;
-    uint64_t number;   /* by which the broker knows it */
-    uint64_t first_ns; /* when it was first asked for; 0 never */
-    bool subscribed;   /* it was, once */
+    uint64_t number;        /* by which the broker knows it */
+    uint64_t first_wall_ms; /* when it was first asked for, since the epoch; 0 never */
+    bool subscribed;        /* it was, once */
 };
 
 struct busclient {
@@ -37,7 +38,8 @@ struct busclient {
     bool refused;       /* trying again would not help */
     bool closing_clean; /* the caller asked for the end */
     struct cule_err why;
-    char broker[64]; /* the broker's epoch, as it tells; empty: not known */
+    char broker[64];   /* which broker it was last; empty: not known */
+    bool other_broker; /* it is another one, and positions have not been checked since */
     struct busclient_stats stats;
 };
 
@@ -45,8 +47,8 @@ struct busclient {
 bool busclient_resume_needed(const struct busclient *c);
 /* LIST's answer: forgets positions that the broker does not hold to any more. */
 void busclient_resume_listing(struct busclient *c, const uint8_t *json, size_t n);
-/* SUBSCRIBE's answer: notes the broker's epoch. */
-void busclient_resume_epoch(struct busclient *c, const uint8_t *json, size_t n);
+/* INFO's answer: notes which broker this is. */
+void busclient_resume_info(struct busclient *c, const uint8_t *json, size_t n);
 /* The JSON of a SUBSCRIBE, the first or a later one. */
 int busclient_resume_json(const struct busclient *c, const struct busclient_sub *s, struct cule_buf *out);
 

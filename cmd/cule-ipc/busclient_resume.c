@@ -5,30 +5,32 @@
 
 #include <stdio.h>
 
-enum { AFTER_MAX = 1024 * 1024 }; /* bytes of positions in one SUBSCRIBE; beyond it a replay by time, minus doubles */
-
 bool busclient_resume_needed(const struct busclient *c)
 {
     return c->positions && c->stats.connects > 0 && c->stats.delivered > 0;
 }
 
-/* True when the broker is not the one we knew. */
-static bool note_epoch(struct busclient *c, const struct cule_json *doc)
+/* Which broker this is: its process, and where it says so its epoch. */
+void busclient_resume_info(struct busclient *c, const uint8_t *json, size_t n)
 {
-    char epoch[sizeof c->broker];
-    if (cule_json_get_str(doc, 0, "epoch", epoch, sizeof epoch, NULL) != 1) {
-        return false;
+    struct cule_json doc;
+    char epoch[32] = "", id[sizeof c->broker];
+    uint64_t pid = 0;
+    cule_json_init(&doc);
+    if (cule_json_parse(&doc, (const char *)json, n, NULL) == 0) {
+        cule_json_get_u64(&doc, 0, "pid", &pid, NULL);
+        cule_json_get_str(&doc, 0, "epoch", epoch, sizeof epoch, NULL);
+        snprintf(id, sizeof id, "%llu %s", (unsigned long long)pid, epoch);
+        c->other_broker = c->other_broker || (c->broker[0] && strcmp(c->broker, id) != 0);
+        memcpy(c->broker, id, sizeof id);
     }
-    bool other = c->broker[0] && strcmp(epoch, c->broker) != 0;
-    memcpy(c->broker, epoch, sizeof epoch);
-    return other;
+    cule_json_release(&doc);
 }
 
 struct listing {
     struct busclient *c;
     const struct cule_json *doc;
     int topics;
-    bool other;
 };
 
 /* A broker that started anew counts from 1 again, but for what it keeps on disk. */
@@ -44,7 +46,7 @@ static void check_position(void *ctx, const char *topic, size_t n)
         }
         cule_json_get_u64(ls->doc, i, "seq", &seq, NULL);
         bool disk = cule_json_equal(ls->doc, cule_json_find(ls->doc, i, "durability"), "disk");
-        if (seq < busclient_seen_newest(ls->c->seen, topic, n) || (ls->other && !disk)) {
+        if (seq < busclient_seen_newest(ls->c->seen, topic, n) || (ls->c->other_broker && !disk)) {
             busclient_seen_forget(ls->c->seen, topic, n);
         }
         return;
@@ -58,50 +60,33 @@ void busclient_resume_listing(struct busclient *c, const uint8_t *json, size_t n
     cule_json_init(&doc);
     if (cule_json_parse(&doc, (const char *)json, n, NULL) == 0) {
         struct listing ls = {.c = c, .doc = &doc, .topics = cule_json_find(&doc, 0, "topics")};
-        ls.other = note_epoch(c, &doc);
         if (ls.topics >= 0) {
             busclient_seen_walk(c->seen, check_position, &ls);
+            c->other_broker = false;
         }
     }
     cule_json_release(&doc);
 }
 
-void busclient_resume_epoch(struct busclient *c, const uint8_t *json, size_t n)
+/* How far back --since goes; never before the epoch. */
+static uint64_t since_age(const struct busclient_sub *s)
 {
-    struct cule_json doc;
-    cule_json_init(&doc);
-    if (cule_json_parse(&doc, (const char *)json, n, NULL) == 0) {
-        note_epoch(c, &doc);
-    }
-    cule_json_release(&doc);
+    return s->s.has_since ? CULE_MIN(s->s.since_ms, s->first_wall_ms) : 0;
 }
 
-/* Where a subscription begins that was there before: behind what was seen of each topic; a topic that was not seen,
- * at the time of the first subscription. */
+/* Where a subscription begins that was there before: behind what was seen of its topic; with wildcards at the time of
+ * the first subscription, from which what was seen is dropped when it comes again. */
 static void put_resume(const struct busclient *c, const struct busclient_sub *s, struct cule_json_writer *w)
 {
     const char *p = s->s.pattern;
-    uint64_t age_ms = (cule_now_ns() - s->first_ns) / 1000000u + 1;
     cule_json_member_bool(w, "retained", false);
-    if (!busclient_has_wildcard(p)) {
-        uint64_t seq = busclient_seen_position(c->seen, p, strlen(p));
-        if (seq > 0) {
-            cule_json_member_u64(w, "from_seq", seq + 1);
-            return;
-        }
-    } else if (c->stats.delivered > 0) {
-        struct cule_buf after;
-        cule_buf_init(&after, 0);
-        if (busclient_seen_json(c->seen, p, AFTER_MAX, &after) == 0) {
-            cule_json_key(w, "after");
-            cule_json_put_raw(w, cule_buf_data(&after), cule_buf_len(&after));
-        }
-        cule_buf_release(&after);
-    }
-    if (s->s.has_from) {
+    uint64_t seq = busclient_has_wildcard(p) ? 0 : busclient_seen_position(c->seen, p, strlen(p));
+    if (seq > 0) {
+        cule_json_member_u64(w, "from_seq", seq + 1);
+    } else if (s->s.has_from) {
         cule_json_member_u64(w, "from_seq", s->s.from_seq);
     } else {
-        cule_json_member_u64(w, "since_ms", age_ms + (s->s.has_since ? s->s.since_ms : 0));
+        cule_json_member_u64(w, "since_ms", s->first_wall_ms - since_age(s));
     }
 }
 
@@ -150,7 +135,7 @@ int busclient_resume_json(const struct busclient *c, const struct busclient_sub 
         } else if (s->has_last && !sub->subscribed) {
             cule_json_member_u64(&w, "last", s->last);
         } else if (s->has_since && !sub->subscribed) {
-            cule_json_member_u64(&w, "since_ms", s->since_ms);
+            cule_json_member_u64(&w, "since_ms", sub->first_wall_ms - since_age(sub));
         }
     }
     cule_json_close(&w, '}');

@@ -3,8 +3,6 @@
 #include "base/map.h"
 #include "busclient.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 /* A topic's position is kept for each priority, because a higher one overtakes. */
@@ -195,29 +193,4 @@ bool busclient_matches(const char *pattern, const char *topic, size_t n)
         pattern = plevel + 1;
         topic = tlevel + 1;
     }
-}
-
-int busclient_seen_json(const struct busclient_seen *t, const char *pattern, size_t max, struct cule_buf *out)
-{
-    size_t at = 0, begin = cule_buf_len(out);
-    const char *comma = "";
-    int rc = cule_buf_addc(out, '{');
-    for (struct seen_topic *e; rc == 0 && (e = cule_map_next(&t->topics, &at, NULL));) {
-        for (; e && rc == 0; e = e->next) {
-            uint64_t seq = position(e);
-            if (seq == 0 || !busclient_matches(pattern, e->name, e->len)) {
-                continue;
-            }
-            char name[BUSCLIENT_TOPIC_MAX + 1];
-            snprintf(name, sizeof name, "%.*s", (int)e->len, e->name);
-            if ((rc = cule_buf_addf(out, "%s", comma)) == 0 && (rc = cule_cli_json_string(out, name)) == 0) {
-                rc = cule_buf_addf(out, ":%" PRIu64, seq);
-            }
-            comma = ",";
-            if (cule_buf_len(out) - begin > max) {
-                return CULE_ELIMIT;
-            }
-        }
-    }
-    return rc ? rc : cule_buf_addc(out, '}');
 }

@@ -135,6 +135,9 @@ static void on_exit_(void *ctx, struct cule_proc *p, const struct cule_exit *how
     if (j->out_fd >= 0) {
         gather(j);
     }
+    if (j->end.timed_out || j->end.killed || j->end.too_much) {
+        cule_proc_kill(j->proc, 0); /* the grace was the command's, not that of what it left behind */
+    }
     finish(j);
 }
 

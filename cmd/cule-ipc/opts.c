@@ -23,4 +23,5 @@ const struct cule_program cule_ipc = {
     .name = "cule-ipc",
     .summary = "a message bus for the shell, and tools for every stream of frames",
     .commands = commands,
+    .complete = cule_ipc_complete,
 };

@@ -6,6 +6,7 @@
 #define CULE_IPC_PUB_H
 
 #include "base/list.h"
+#include "busline.h"
 #include "busrun.h"
 #include "wire/decode.h"
 
@@ -47,9 +48,10 @@ struct pub {
     size_t scanned;               /* bytes of it that hold no end of line */
     struct cule_decoder *decoder; /* frames */
     struct cule_assembler *assembler;
-    struct pub_message held; /* frames: decoded and not yet taken; topic NULL: none */
-    struct cule_buf body;    /* one shot */
-    uint64_t left;           /* of --repeat */
+    struct busline_in *line_in; /* JSON lines */
+    struct pub_message held;    /* frames: decoded and not yet taken; topic NULL: none */
+    struct cule_buf body;       /* one shot */
+    uint64_t left;              /* of --repeat */
     bool one_shot, eof, stopped;
     uint64_t next_ns; /* --rate: when the next message may go */
     struct cule_timer *pace;

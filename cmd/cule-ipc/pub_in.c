@@ -82,33 +82,37 @@ static void pump_one_shot(struct pub *p)
 
 /* --- many --- */
 
-/* A JSON line: an object with topic and payload_text, payload_json or payload_b64, the names of the mirror. */
+/* A JSON line; a topic of the command line counts more than the line's. */
 static int put_json(struct pub *p, const uint8_t *line, size_t n, struct cule_err *err)
 {
     char topic[BUSCLIENT_TOPIC_MAX + 1];
-    const char *t = p->o->topic;
-    struct busline_in in;
-    int rc = busline_parse(&in, (const char *)line, n, topic, err);
-    if (rc == 0 && !t) {
-        t = topic[0] ? topic : NULL;
+    struct busline_in *in = p->line_in;
+    int rc = busline_parse(in, (const char *)line, n, err);
+    if (rc) {
+        return rc;
     }
-    if (rc == 0 && !t) {
-        rc = cule_err_set(err, CULE_EMALFORMED, "the line has no \"topic\", and none was given");
+    if (!p->o->topic) {
+        if (!in->topic) {
+            return cule_err_set(err, CULE_EMALFORMED, "a line has no \"topic\", and none was given");
+        }
+        if (in->topic_len > BUSCLIENT_TOPIC_MAX) {
+            return cule_err_set(err, CULE_EMALFORMED, "a topic has %zu bytes: at most %d are allowed", in->topic_len,
+                                BUSCLIENT_TOPIC_MAX);
+        }
+        memcpy(topic, in->topic, in->topic_len);
+        topic[in->topic_len] = '\0';
+        if (busclient_check_topic(topic, err)) {
+            return err->code = CULE_EMALFORMED;
+        }
     }
-    if (rc == 0 && (rc = busclient_check_topic(t, err))) {
-        err->code = rc = CULE_EMALFORMED;
-    }
-    if (rc == 0) {
-        const struct pub_message m = {t,
-                                      strlen(t),
-                                      cule_buf_data(&in.body),
-                                      cule_buf_len(&in.body),
-                                      in.has_priority ? in.priority : (uint8_t)p->o->priority,
-                                      p->o->retain || in.retain};
-        rc = pub_out_put(p, &m);
-    }
-    busline_release(&in);
-    return rc;
+    const char *t = p->o->topic ? p->o->topic : topic;
+    const struct pub_message m = {t,
+                                  strlen(t),
+                                  in->body,
+                                  in->len,
+                                  in->has_priority ? in->priority : (uint8_t)p->o->priority,
+                                  p->o->retain || in->retain};
+    return pub_out_put(p, &m);
 }
 
 static int put_line(struct pub *p, const uint8_t *line, size_t n, struct cule_err *err)
@@ -332,6 +336,12 @@ int pub_in_begin(struct pub *p, struct cule_err *err)
                             : o->format == PUB_JSON ? "json"
                                                     : "frames");
     }
+    if (o->format == PUB_JSON) {
+        if (!(p->line_in = malloc(sizeof *p->line_in))) {
+            return cule_err_set(err, CULE_ENOMEM, "no memory for a reader of JSON");
+        }
+        busline_init(p->line_in);
+    }
     if (o->format == PUB_FRAMES) {
         p->decoder = malloc(sizeof *p->decoder);
         p->assembler = malloc(sizeof *p->assembler);
@@ -352,6 +362,10 @@ void pub_in_release(struct pub *p)
     if (p->assembler) {
         cule_assembler_release(p->assembler);
     }
+    if (p->line_in) {
+        busline_release(p->line_in);
+    }
+    free(p->line_in);
     free(p->decoder);
     free(p->assembler);
     cule_buf_release(&p->lines);

@@ -234,12 +234,25 @@ static int shake_hands(struct relay_pair *r, struct cule_err *err)
     return 0;
 }
 
+/* A side that has ended and takes nothing any more either: what the other one still sends has no reader, and to wait
+ * for its end could be to wait for ever. */
+static void drop_unread(struct relay_pair *r)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct pollfd p = {.fd = r->pump[i].from->wfd};
+        if (r->pump[i].finished && p.fd >= 0 && poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR))) {
+            r->pump[1 - i].eof = r->pump[1 - i].finished = true;
+        }
+    }
+}
+
 static void turn(struct relay_pair *r)
 {
     struct cule_err err = {0};
     int rc = shake_hands(r, &err);
     rc = rc ? rc : run_pump(r, &r->pump[0], &err);
     rc = rc ? rc : run_pump(r, &r->pump[1], &err);
+    drop_unread(r);
     rc = rc ? rc : set_watches(r, &err);
     if (rc) {
         end_pair(r, rc, &err);
@@ -345,4 +358,9 @@ void relay_pair_count(const struct relay_pair *p, uint64_t *asked, uint64_t *ans
 {
     *asked = p->pump[0].bytes;
     *answered = p->pump[1].bytes;
+}
+
+struct cule_proc *relay_pair_proc(const struct relay_pair *p)
+{
+    return p->end[1].proc;
 }

@@ -41,6 +41,8 @@ int relay_pair_new(struct cule_loop *loop, const struct relay_end *a, const stru
                    const struct relay_pair_ops *ops, void *ctx, struct relay_pair **out, struct cule_err *err);
 /* Ends it without calling over. */
 void relay_pair_free(struct relay_pair *p);
+/* The program that was started for the answering end, or NULL. */
+struct cule_proc *relay_pair_proc(const struct relay_pair *p);
 /* Bytes passed so far, from the asker and from the answerer. */
 void relay_pair_count(const struct relay_pair *p, uint64_t *asked, uint64_t *answered);
 

@@ -1,8 +1,8 @@
 /* cule-ipc request: asks whoever responds on a topic, and prints the answer. */
 #include "base/bytes.h"
 #include "busclient.h"
-#include "busline.h"
 #include "common.h"
+#include "wire/mirror.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -21,9 +21,10 @@ static int print(const struct cule_cli *cli, const struct cule_msg *m, struct cu
     cule_buf_init(&line, 0);
     int rc = 0;
     if (cli->json) {
-        struct cule_msg whole = *m;
-        whole.h.arg0 = 0; /* no topic stands before an answer's body */
-        rc = busline_json(&line, &whole);
+        struct cule_mirror mirror;
+        cule_mirror_init(&mirror);
+        rc = cule_mirror_write_msg(&mirror, m, &line, NULL);
+        cule_mirror_release(&mirror);
     } else {
         rc = cule_buf_add(&line, m->body, m->len);
     }
@@ -78,8 +79,8 @@ static int request_run(struct cule_cli *cli)
     if (rc == 0) {
         rc = ipc_payload(&body, payload ? payload : isatty(STDIN_FILENO) ? NULL : "-", CULE_MESSAGE_MAX - 256, &err);
     }
-    if (rc == 0 && (rc = busclient_join(&whole, o->topic, strlen(o->topic), cule_buf_data(&body),
-                                        cule_buf_len(&body)))) {
+    if (rc == 0 &&
+        (rc = busclient_join(&whole, o->topic, strlen(o->topic), cule_buf_data(&body), cule_buf_len(&body)))) {
         cule_err_set(&err, rc, "no memory for the request");
     }
     if (rc == 0) {
@@ -117,18 +118,18 @@ const struct cule_command cule_ipc_request = {
     .name = "request",
     .group = "bus",
     .summary = "ask whoever responds on a topic",
-    .about = "The body is TEXT, --payload or standard input. Where nobody responds this is said at once. Parts of a\n"
+    .about = "The body is TEXT, --payload or standard input. Where nobody responds this is said at once. Parts of a "
              "streaming answer are printed as they come.",
     .example = "cule-ipc request math/sum '1 2 3'",
     .opts_size = sizeof(struct request_opts),
-    .options = (const struct cule_opt[]){BUS_OPTION_ROWS(struct request_opts),
-                                         CULE_OPT_STRING(struct request_opts, payload, 'p', "payload", "TEXT|-|@FILE",
-                                                         "the body: a text, standard input, or a file",
-                                                         .complete = CULE_COMPLETE_FILE),
-                                         CULE_OPT_CHOICE(struct request_opts, priority, 'P', "priority", "PRIORITY",
-                                                         "critical|high|normal|low", "which lane it takes",
-                                                         .def = "normal"),
-                                         CULE_OPT_END},
+    .options =
+        (const struct cule_opt[]){BUS_OPTION_ROWS(struct request_opts),
+                                  CULE_OPT_STRING(struct request_opts, payload, 'p', "payload", "TEXT|-|@FILE",
+                                                  "the body: a text, standard input, or a file",
+                                                  .complete = CULE_COMPLETE_FILE),
+                                  CULE_OPT_CHOICE(struct request_opts, priority, 'P', "priority", "PRIORITY",
+                                                  "critical|high|normal|low", "which lane it takes", .def = "normal"),
+                                  CULE_OPT_END},
     .args = (const struct cule_arg[]){CULE_ARG(struct request_opts, topic, "TOPIC", "what to ask",
                                                .complete = CULE_COMPLETE_TOPIC),
                                       CULE_ARG_OPTIONAL(struct request_opts, text, "TEXT", "the body"), CULE_ARG_END},

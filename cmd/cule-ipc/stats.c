@@ -57,10 +57,10 @@ const struct cule_command cule_ipc_stats = {
     .summary = "print the counters of a bus, or of any program that serves",
     .example = "cule-ipc stats --prometheus > /var/lib/node_exporter/cule.prom",
     .opts_size = sizeof(struct stats_opts),
-    .options = (const struct cule_opt[]){BUS_OPTION_ROWS(struct stats_opts),
-                                         CULE_OPT_FLAG(struct stats_opts, prometheus, 0, "prometheus",
-                                                       "Prometheus text format"),
-                                         CULE_OPT_END},
+    .options =
+        (const struct cule_opt[]){
+            BUS_OPTION_ROWS(struct stats_opts),
+            CULE_OPT_FLAG(struct stats_opts, prometheus, 0, "prometheus", "Prometheus text format"), CULE_OPT_END},
     .timeout = "5s",
     .flags = CULE_CMD_JSON,
     .run = stats_run,

@@ -32,6 +32,7 @@ struct sub {
     const struct sub_opts *o;
     struct busout out;
     struct cule_timer *timeout;
+    struct cule_mirror mirror;
     struct cule_buf acks; /* struct sub_ack, in order */
     uint64_t added;       /* bytes ever put into out */
     uint64_t printed;
@@ -118,7 +119,7 @@ static int print(struct sub *s, const struct busclient_delivery *d)
     struct cule_buf *b = &s->out.buf;
     int rc = 0;
     switch (s->o->format) {
-    case SUB_JSON: return busline_json(b, d->msg);
+    case SUB_JSON: return cule_mirror_write_msg(&s->mirror, d->msg, b, NULL);
     case SUB_FRAMES: return cule_msg_add(b, d->msg);
     case SUB_RAW: return cule_buf_add(b, d->body, d->len);
     default:
@@ -239,6 +240,7 @@ static int sub_run(struct cule_cli *cli)
     struct busclient_opts c = {
         .name = "cule-ipc sub", .ops = &ops, .ctx = &s, .reconnect = !s.o->no_reconnect, .manual_credit = true};
     cule_buf_init(&s.acks, 0);
+    cule_mirror_init(&s.mirror);
     if (busrun_begin(&s.run, cli, s.o->bus, s.o->token_file, begin_end, &s) ||
         (s.o->format == SUB_FRAMES && cule_tty_frames_out(cli, STDOUT_FILENO, &s.run.err)) ||
         busrun_client(&s.run, &c) || subscribe_all(&s, cli) ||
@@ -258,6 +260,7 @@ static int sub_run(struct cule_cli *cli)
 out:
     busout_release(&s.out);
     cule_buf_release(&s.acks);
+    cule_mirror_release(&s.mirror);
     return busrun_end(&s.run);
 }
 

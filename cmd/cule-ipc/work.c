@@ -65,8 +65,7 @@ static void end_if_idle(struct work *w)
     if (!w->draining || w->running > 0) {
         return;
     }
-    CULE_LIST_EACH(n, &w->settled)
-    {
+    CULE_LIST_EACH (n, &w->settled) {
         struct work_job *j = CULE_LIST_ENTRY(n, struct work_job, node);
         tell(w, j);
         cule_list_remove(n);
@@ -98,8 +97,8 @@ static void on_done(void *ctx, struct busjob *job, const struct busjob_end *end)
         w->failed++;
         char text[64];
         snprintf(j->why, sizeof j->why, "%s: %s", w->o->command.v[0], busjob_text(end, text, sizeof text));
-        cule_cli_warn(w->run.cli, "'%s' failed on message %" PRIu64 " of '%s': %s", w->o->command.v[0], j->seq, j->topic,
-                      text);
+        cule_cli_warn(w->run.cli, "'%s' failed on message %" PRIu64 " of '%s': %s", w->o->command.v[0], j->seq,
+                      j->topic, text);
     }
     if (w->o->count && w->done >= w->o->count) {
         w->draining = true;
@@ -217,14 +216,12 @@ static int work_run(struct cule_cli *cli)
         busrun_run(&w.run);
     }
 out:
-    CULE_LIST_EACH(n, &w.jobs)
-    {
+    CULE_LIST_EACH (n, &w.jobs) {
         struct work_job *j = CULE_LIST_ENTRY(n, struct work_job, node);
         busjob_drop(j->job);
         free(j);
     }
-    CULE_LIST_EACH(n, &w.settled)
-    {
+    CULE_LIST_EACH (n, &w.settled) {
         free(CULE_LIST_ENTRY(n, struct work_job, node));
     }
     cule_cli_note(cli, 1, "%" PRIu64 " done, %" PRIu64 " failed", w.done, w.failed);
@@ -235,10 +232,11 @@ const struct cule_command cule_ipc_work = {
     .name = "work",
     .group = "bus",
     .summary = "run a command for each message of a queue group",
-    .about = "The body is on the command's standard input; CULE_TOPIC, CULE_SEQ, CULE_REDELIVERED, CULE_SOURCE,\n"
-             "CULE_PRIORITY and CULE_BUS are in its environment. Exit status 0 acknowledges the message; anything else\n"
-             "gives it back, and after --max-deliver attempts it goes to $bus/dead/TOPIC. --timeout is for one run: its\n"
-             "whole process tree is ended then. SIGTERM finishes what runs and takes nothing new.",
+    .about =
+        "The body is on the command's standard input; CULE_TOPIC, CULE_SEQ, CULE_REDELIVERED, CULE_SOURCE,\n"
+        "CULE_PRIORITY and CULE_BUS are in its environment. Exit status 0 acknowledges the message; anything else\n"
+        "gives it back, and after --max-deliver attempts it goes to $bus/dead/TOPIC. --timeout is for one run: its\n"
+        "whole process tree is ended then. SIGTERM finishes what runs and takes nothing new.",
     .example = "cule-ipc work 'jobs/#' --group resize --concurrency 4 -- ./resize.sh",
     .opts_size = sizeof(struct work_opts),
     .options =

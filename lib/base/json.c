@@ -353,6 +353,7 @@ static int read_between(struct reader *r)
 
 int cule_json_parse(struct cule_json *doc, const char *text, size_t n, struct cule_err *err)
 {
+    text = n ? text : "";
     struct reader r = {.doc = doc, .p = text, .end = text + n, .err = err, .parent = NO_PARENT};
     int rc;
     doc->text = text;

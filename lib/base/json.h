@@ -167,7 +167,8 @@ void cule_json_member_bool(struct cule_json_writer *w, const char *key, bool v);
 
 /*
  * Appends n bytes of UTF-8 as a JSON string with its quotes, in the one way this library writes them: \" \\ \b \f \n
- * \r \t, other controls below 0x20 as \u00xx in lower case, everything else as it is. 0, CULE_ENOMEM or CULE_ELIMIT.
+ * \r \t, other controls below 0x20 and U+007F as \u00xx in lower case, as jq does; everything else as it is. 0,
+ * CULE_ENOMEM or CULE_ELIMIT.
  */
 int cule_json_quote(struct cule_buf *b, const void *p, size_t n);
 

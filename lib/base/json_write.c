@@ -60,7 +60,7 @@ void cule_json_key(struct cule_json_writer *w, const char *key)
 /* Whether a byte must be escaped. */
 static bool special(uint8_t c)
 {
-    return c < 0x20 || c == '"' || c == '\\';
+    return c < 0x20 || c == '"' || c == '\\' || c == 0x7f;
 }
 
 /* How many bytes from p on need no escape. */
@@ -72,7 +72,9 @@ static size_t clean(const uint8_t *p, size_t n)
         uint64_t v = cule_get64(p + i);
         uint64_t quote = v ^ ones * '"';
         uint64_t slash = v ^ ones * '\\';
-        uint64_t stop = ((v - ones * 0x20) & ~v) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash);
+        uint64_t del = v ^ ones * 0x7f;
+        uint64_t stop =
+            ((v - ones * 0x20) & ~v) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((del - ones) & ~del);
         stop &= ones << 7;
         if (stop) {
             return i + (size_t)__builtin_ctzll(stop) / 8;

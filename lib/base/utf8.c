@@ -37,6 +37,9 @@ unsigned cule_utf8_next(const void *at, size_t n, uint32_t *c)
 bool cule_utf8_valid(const void *at, size_t n)
 {
     const uint8_t *p = at;
+    if (n == 0) {
+        return true;
+    }
     const uint8_t *end = p + n;
     while (p < end) {
         if (end - p >= 8 && !(cule_get64(p) & 0x8080808080808080)) {

@@ -25,12 +25,18 @@ static bool is_name(const char *s)
     return true;
 }
 
-/* Help is one line, begins in lower case (or with a name in capitals) and has no full stop. */
+/* Help is one line, begins in lower case (or with a name) and has no full stop. */
 static bool is_help(const char *s)
 {
+    static const char *const names[] = {"Chrome ", "Prometheus ", "Python ", "Unix "};
     size_t n = s ? strlen(s) : 0;
     if (n == 0 || s[n - 1] == '.' || strpbrk(s, "\n\t")) {
         return false;
+    }
+    for (size_t i = 0; i < CULE_COUNT(names); i++) {
+        if (strncmp(s, names[i], strlen(names[i])) == 0) {
+            return true;
+        }
     }
     return !(isupper((unsigned char)s[0]) && islower((unsigned char)s[1]));
 }

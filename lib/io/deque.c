@@ -7,7 +7,8 @@
 int cule_deque_init(struct cule_deque *d, size_t capacity, struct cule_err *err)
 {
     if (capacity < 2 || capacity > 1 << 24 || (capacity & (capacity - 1))) {
-        return cule_err_set(err, CULE_EUSAGE, "a deque of %zu cannot be: a power of two from 2 to %d", capacity, 1 << 24);
+        return cule_err_set(err, CULE_EUSAGE, "a deque of %zu cannot be: a power of two from 2 to %d", capacity,
+                            1 << 24);
     }
     *d = (struct cule_deque){.mask = (int64_t)capacity - 1};
     d->items = calloc(capacity, sizeof *d->items);

@@ -226,8 +226,8 @@ static inline bool header_holds(const struct cule_frame *f, uint64_t first)
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     enum { FLAGS_BAD = 0xff00 & ~CULE_FLAGS_KNOWN_HIGH };
     const uint64_t fixed = 'C' | 'U' << 8 | CULE_VERSION_1 << 16;
-    const uint64_t mask = 0xffffff | (uint64_t)(0xff & ~(CULE_PRIORITIES - 1)) << 32 | RING_NFDS_BITS |
-                          (uint64_t)FLAGS_BAD << 48;
+    const uint64_t mask =
+        0xffffff | (uint64_t)(0xff & ~(CULE_PRIORITIES - 1)) << 32 | RING_NFDS_BITS | (uint64_t)FLAGS_BAD << 48;
     return (first & mask) == fixed && (uint8_t)((first >> 24) - CULE_HELLO) <= CULE_KIND_LAST - CULE_HELLO &&
            f->length <= CULE_PAYLOAD_MAX;
 #else

@@ -277,8 +277,8 @@ static int check_offer(const struct offer *o, struct ring_message *m, struct cul
     }
     unsigned nfds = m->doorbells & CULE_RING_EVENTFD ? 3 : 1;
     if (m->kind != RING_OFFER || o->too_many || o->nfds != nfds) {
-        return cule_err_set(err, CULE_EMALFORMED, "bad offer of a ring: kind %u with %u descriptors%s", m->kind, o->nfds,
-                            o->too_many ? " and more" : "");
+        return cule_err_set(err, CULE_EMALFORMED, "bad offer of a ring: kind %u with %u descriptors%s", m->kind,
+                            o->nfds, o->too_many ? " and more" : "");
     }
     struct cule_err why;
     if (cule_ring_geometry_check(m->slots, m->area, &why)) {

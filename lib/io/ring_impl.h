@@ -50,39 +50,39 @@ struct ring_map {
 
 struct cule_ring {
     /* Sending. Positions count from 0 and never wrap (64 bits). */
-    uint64_t tx_tail;      /* slots published */
-    uint64_t tx_consumed;  /* slots that the peer has consumed, as last read */
-    uint64_t tx_pos;       /* bytes of the area used since the beginning */
-    uint64_t tx_freed;     /* the same up to tx_consumed */
-    uint64_t tx_phase;     /* RING_PHASE_BIT or 0 for the current lap */
-    uint8_t *tx_slots;     /* in the mapping */
-    uint8_t *tx_area;      /* in the mapping */
-    uint64_t *tx_shared;   /* in the mapping: slots consumed by the peer */
-    uint64_t *tx_end;      /* ours: tx_pos behind each slot's payload */
-    uint32_t *peer_sleep;  /* in the mapping */
-    uint32_t tx_need;      /* payload bytes of the send that last found no room */
-    uint32_t tx_reserved;  /* bytes reserved, and ... */
-    uint64_t tx_reserve;   /* ... where, as a position; tx_reserving says if at all */
+    uint64_t tx_tail;     /* slots published */
+    uint64_t tx_consumed; /* slots that the peer has consumed, as last read */
+    uint64_t tx_pos;      /* bytes of the area used since the beginning */
+    uint64_t tx_freed;    /* the same up to tx_consumed */
+    uint64_t tx_phase;    /* RING_PHASE_BIT or 0 for the current lap */
+    uint8_t *tx_slots;    /* in the mapping */
+    uint8_t *tx_area;     /* in the mapping */
+    uint64_t *tx_shared;  /* in the mapping: slots consumed by the peer */
+    uint64_t *tx_end;     /* ours: tx_pos behind each slot's payload */
+    uint32_t *peer_sleep; /* in the mapping */
+    uint32_t tx_need;     /* payload bytes of the send that last found no room */
+    uint32_t tx_reserved; /* bytes reserved, and ... */
+    uint64_t tx_reserve;  /* ... where, as a position; tx_reserving says if at all */
     bool tx_reserving;
     bool peer_sleeps;      /* it did when last looked at */
     bool peer_bell_usable; /* the peer listens to its eventfd */
 
     /* Receiving. */
-    uint64_t rx_next;       /* the slot to look at */
-    uint64_t rx_phase;      /* RING_PHASE_BIT or 0: what a published slot carries in this lap */
-    uint64_t rx_pos;        /* bytes of the area used up to rx_next */
-    uint64_t rx_freed;      /* slots released, at most rx_next */
-    uint64_t rx_freed_pos;  /* bytes used up to rx_freed */
-    uint64_t rx_told;       /* rx_freed as last stored for the peer */
+    uint64_t rx_next;      /* the slot to look at */
+    uint64_t rx_phase;     /* RING_PHASE_BIT or 0: what a published slot carries in this lap */
+    uint64_t rx_pos;       /* bytes of the area used up to rx_next */
+    uint64_t rx_freed;     /* slots released, at most rx_next */
+    uint64_t rx_freed_pos; /* bytes used up to rx_freed */
+    uint64_t rx_told;      /* rx_freed as last stored for the peer */
     uint64_t rx_told_pos;
-    uint8_t *rx_slots;      /* in the mapping */
-    uint8_t *rx_area;       /* in the mapping */
-    uint64_t *rx_shared;    /* in the mapping: slots consumed by us */
-    uint64_t *rx_end;       /* ours, where payloads are lent: rx_pos behind each slot's payload */
-    uint8_t *rx_copy;       /* the copied payload; NULL until one comes, from the pool */
+    uint8_t *rx_slots;   /* in the mapping */
+    uint8_t *rx_area;    /* in the mapping */
+    uint64_t *rx_shared; /* in the mapping: slots consumed by us */
+    uint64_t *rx_end;    /* ours, where payloads are lent: rx_pos behind each slot's payload */
+    uint8_t *rx_copy;    /* the copied payload; NULL until one comes, from the pool */
     size_t rx_copy_cap;
-    uint32_t *own_sleep;    /* in the mapping */
-    bool rx_peeked;         /* rx_head is the slot rx_next */
+    uint32_t *own_sleep; /* in the mapping */
+    bool rx_peeked;      /* rx_head is the slot rx_next */
     bool lends;
 
     uint32_t slots, area; /* powers of two */

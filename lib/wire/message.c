@@ -296,6 +296,29 @@ int cule_assembler_push(struct cule_assembler *a, const struct cule_frame *f, co
     return rc;
 }
 
+bool cule_assembler_has(struct cule_assembler *a, const struct cule_frame *f)
+{
+    return a->count && find(a, f) < a->count;
+}
+
+int cule_assembler_spoil(struct cule_assembler *a, const struct cule_frame *f)
+{
+    bool more = f->flags & CULE_MORE;
+    unsigned i = a->count ? find(a, f) : 0;
+    bool known = i < a->count;
+    bool anew = known ? !a->list[i].dead : true;
+    if (known) {
+        empty(a, &a->list[i]);
+        if (!more) {
+            remove_at(a, i);
+        }
+    } else if (more && (a->count >= 2 * (uint64_t)a->open_max || !add(a, f))) {
+        return CULE_EREFUSED;
+    }
+    a->refused += anew;
+    return anew;
+}
+
 bool cule_assembler_keep(struct cule_assembler *a, struct cule_buf *out)
 {
     if (!a->done.base) {

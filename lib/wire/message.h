@@ -64,6 +64,14 @@ void cule_assembler_release(struct cule_assembler *a);
 int cule_assembler_push(struct cule_assembler *a, const struct cule_frame *f, const uint8_t *payload, int *fds,
                         unsigned nfds, struct cule_msg *m, struct cule_err *err);
 
+/* Whether a frame would go on with an unfinished message rather than begin one. Those being thrown away count. */
+bool cule_assembler_has(struct cule_assembler *a, const struct cule_frame *f);
+
+/* A frame whose body does not hold: the message it belongs to is thrown away, with the frames of it that are still to
+ * come. 1 when that message had not been refused before, so that it is answered once; else 0; or CULE_EREFUSED as
+ * above. */
+int cule_assembler_spoil(struct cule_assembler *a, const struct cule_frame *f);
+
 /* Gives up what is unfinished under that id from that source, of any kind or priority (a CANCEL came). Returns how
  * many messages that was. */
 unsigned cule_assembler_abort(struct cule_assembler *a, uint32_t source, uint64_t id);

@@ -1,6 +1,7 @@
 /* A session's life and what comes in: HELLO, frames to messages, errors of the peer's. */
 #include "wire/session.h"
 
+#include "base/utf8.h"
 #include "wire/ops.h"
 
 #include <assert.h>
@@ -15,6 +16,22 @@ static void drop_fds(void *ctx, const int *fds, unsigned nfds)
     s->ops->close_fds(s->link, fds, nfds);
 }
 
+static void assembler_init(struct cule_session *s)
+{
+    size_t max = (size_t)CULE_MIN(s->cfg.message_max, (uint64_t)SIZE_MAX / 4);
+    cule_assembler_init(&s->assembler);
+    s->assembler.message_max = max;
+    s->assembler.total_max = max * 2;
+    s->assembler.drop_fds = drop_fds;
+    s->assembler.ctx = s;
+}
+
+void cule_session_drop_assemblies(struct cule_session *s)
+{
+    cule_assembler_release(&s->assembler);
+    assembler_init(s);
+}
+
 void cule_session_init(struct cule_session *s, const struct cule_session_config *cfg,
                        const struct cule_session_ops *ops, struct cule_link *link)
 {
@@ -25,28 +42,23 @@ void cule_session_init(struct cule_session *s, const struct cule_session_config 
     s->next_id = cfg->server ? 2 : 1;
     s->peer_message_max = CULE_MESSAGE_MAX;
     cule_decoder_init(&s->decoder, cfg->resync ? CULE_DECODE_RESYNC : CULE_DECODE_STRICT);
-    cule_assembler_init(&s->assembler);
-    s->assembler.message_max = cfg->message_max;
-    s->assembler.total_max = cfg->message_max * 2;
-    s->assembler.drop_fds = drop_fds;
-    s->assembler.ctx = s;
+    assembler_init(s);
     for (int p = 0; p < CULE_PRIORITIES; p++) {
         cule_buf_init(&s->lane[p].bytes, 0);
         cule_list_init(&s->lane[p].fds);
     }
     cule_map_init(&s->exchanges);
+    cule_list_init(&s->opened);
     cule_heap_init(&s->deadlines);
     cule_list_init(&s->pings);
 }
 
 void cule_session_release(struct cule_session *s)
 {
-    size_t at = 0;
-    struct cule_exchange *x;
-    while ((x = cule_map_next(&s->exchanges, &at, NULL))) {
-        free(x);
-    }
     struct cule_list *n;
+    while ((n = cule_list_pop(&s->opened))) {
+        free(CULE_LIST_ENTRY(n, struct cule_exchange, node));
+    }
     while ((n = cule_list_pop(&s->pings))) {
         free(n);
     }
@@ -60,15 +72,12 @@ void cule_session_release(struct cule_session *s)
     s->peer_name = NULL;
 }
 
-int cule_session_start(struct cule_session *s)
+int cule_session_greet(struct cule_session *s, bool again)
 {
-    if (!s->cfg.duplex) {
-        return 0;
-    }
     struct cule_frame f;
     cule_frame_init(&f, CULE_HELLO);
     f.priority = CULE_CRITICAL;
-    f.arg0 = CULE_FEATURE_TRACE | (s->cfg.can_pass_fds ? CULE_FEATURE_FDS : 0);
+    f.arg0 = CULE_FEATURE_TRACE | (s->cfg.can_pass_fds ? CULE_FEATURE_FDS : 0) | (again ? CULE_FEATURE_AGAIN : 0);
     f.arg1 = s->cfg.message_max;
     const char *name = s->cfg.name ? s->cfg.name : "";
     f.length = (uint32_t)strnlen(name, NAME_LEN_MAX);
@@ -79,64 +88,80 @@ int cule_session_start(struct cule_session *s)
     return rc;
 }
 
-/* The peer's name, with what a terminal must not see replaced. */
+int cule_session_start(struct cule_session *s)
+{
+    return s->cfg.duplex ? cule_session_greet(s, false) : 0;
+}
+
+/* The peer's name, with what a terminal must not see replaced: controls, those above 0x7f too, and what is no UTF-8. */
 static char *printable_name(const uint8_t *p, size_t n)
 {
     n = CULE_MIN(n, (size_t)NAME_LEN_MAX);
     char *out = malloc(n + 1);
-    if (out) {
-        for (size_t i = 0; i < n; i++) {
-            out[i] = p[i] < 0x20 || p[i] == 0x7f ? '?' : (char)p[i];
-        }
-        out[n] = 0;
+    if (!out) {
+        return NULL;
     }
+    size_t to = 0;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        unsigned len = cule_utf8_next(p + i, n - i, &c);
+        if (len == 0 || c < 0x20 || (c >= 0x7f && c < 0xa0)) {
+            out[to++] = '?';
+            i += len ? len : 1;
+        } else {
+            memcpy(out + to, p + i, len);
+            to += len;
+            i += len;
+        }
+    }
+    out[to] = 0;
     return out;
 }
 
-static int on_hello(struct cule_session *s, const struct cule_frame *f, const uint8_t *payload)
+static int on_hello(struct cule_session *s, const struct cule_frame *f, const uint8_t *payload, struct cule_err *err)
 {
-    bool again = s->hello_in;
+    bool later = s->hello_in;
     s->hello_in = true;
     s->peer_features = f->arg0;
     s->peer_message_max = f->arg1 ? f->arg1 : CULE_MESSAGE_MAX;
     free(s->peer_name);
     s->peer_name = printable_name(payload, f->length);
-    if (again) {
-        cule_session_restarted(s);
+    bool again = later && (f->arg0 & CULE_FEATURE_AGAIN);
+    if (later) {
+        int rc = cule_session_restarted(s, again);
+        if (rc) {
+            return cule_err_set(err, rc, "no memory to greet a new peer");
+        }
     }
-    if ((again || s->cfg.hello_to_message) && !s->dead) {
+    if (((later && !again) || s->cfg.hello_to_message) && !s->dead) {
         struct cule_msg m = {.h = *f, .body = payload, .len = f->length};
         s->ops->message(s->link, &m);
     }
-    if (!again && !s->dead && s->ops->ready) {
+    if (!later && !s->dead && s->ops->ready) {
         s->ops->ready(s->link);
     }
-    return 0;
+    return 1;
 }
 
+/* Without memory, or while the peer does not take what is queued, its PING times out, as it should. */
 static void pong(struct cule_session *s, const struct cule_frame *ping, const uint8_t *payload)
 {
+    if (s->queued / 2 >= s->cfg.queue_bytes) {
+        return;
+    }
     struct cule_frame f = *ping;
     f.kind = CULE_PONG;
     f.flags = 0;
+    f.nfds = 0;
     f.priority = CULE_CRITICAL;
-    cule_session_queue(s, &f, payload); /* without memory the peer's PING times out, as it should */
-}
-
-/* A bad body: the asker is told, the link goes on. */
-static void bad_body(struct cule_session *s, const struct cule_frame *f, int code, const char *text)
-{
-    s->stats.body_errors++;
-    if (s->cfg.duplex && f->kind == CULE_REQUEST && f->id) {
-        cule_session_report(s, f->id, f->priority, f->service, code, text);
-    }
+    cule_session_queue(s, &f, payload);
 }
 
 /* What is the link's own business. 1: dealt with. */
 static int control(struct cule_session *s, const struct cule_frame *f, const uint8_t *payload, struct cule_err *err)
 {
     switch (f->kind) {
-    case CULE_HELLO: on_hello(s, f, payload); return 1;
+    case CULE_HELLO: return on_hello(s, f, payload, err);
     case CULE_CREDIT: cule_session_on_credit(s, f); return 1;
     case CULE_PING: pong(s, f, payload); return 1;
     case CULE_PONG: cule_session_on_pong(s, f); return 1;
@@ -159,55 +184,113 @@ static int take_fds(struct cule_session *s, const struct cule_frame *f, int *fds
     return cule_err_set(err, CULE_EMALFORMED, "%u descriptors announced, %u came", f->nfds, got);
 }
 
+/* Whether a frame was paid for with credit. Those of a REPLY after its first are, also when nobody waits for it. */
+static bool charged(struct cule_session *s, const struct cule_frame *f)
+{
+    return f->kind == CULE_REQUEST || f->kind == CULE_EVENT || f->kind == CULE_DATA ||
+           (f->kind == CULE_REPLY && cule_assembler_has(&s->assembler, f));
+}
+
+/* A frame whose body does not hold. */
+static int bad_frame(struct cule_session *s, const struct cule_frame *f, int code, const struct cule_err *err)
+{
+    int rc = cule_assembler_spoil(&s->assembler, f);
+    if (rc < 0) {
+        return rc;
+    }
+    s->stats.body_errors++;
+    if (rc && s->cfg.duplex) {
+        cule_session_bad_message(s, f, code, err->text);
+    }
+    return 0;
+}
+
+/* The frame on its way through the assembler to a message, and the message to whom it concerns. */
+static int assemble(struct cule_session *s, const struct cule_frame *f, const uint8_t *payload, int *fds,
+                    struct cule_msg *m, struct cule_err *err)
+{
+    int rc = cule_assembler_push(&s->assembler, f, payload, fds, f->nfds, m, err);
+    if (rc == CULE_EREFUSED || rc == 0) {
+        return rc;
+    }
+    if (rc < 0) {
+        s->stats.body_errors++;
+        if (s->cfg.duplex) {
+            cule_session_bad_message(s, &m->h, rc, err->text);
+        }
+        return 0;
+    }
+    if (s->cfg.duplex) {
+        rc = cule_session_on_message(s, m, err);
+    } else {
+        s->ops->message(s->link, m);
+        rc = 0;
+    }
+    for (unsigned i = 0; i < m->nfds; i++) {
+        if (m->fds[i] >= 0) {
+            s->ops->close_fds(s->link, &m->fds[i], 1);
+        }
+    }
+    return rc < 0 ? rc : 1;
+}
+
+/* The same with the frame's credit seen to. With manual credit the application gives a message's bytes and one frame
+ * back once it has dealt with it; the session does so for the frames before its last, and for what never gets there. */
+static int charge_and_assemble(struct cule_session *s, const struct cule_frame *f, const uint8_t *payload,
+                               int body_code, int *fds, struct cule_err *err)
+{
+    struct cule_credit *c = &s->recv[f->priority];
+    bool manual = s->cfg.manual_credit && f->kind != CULE_REPLY;
+    size_t held = s->assembler.total;
+    struct cule_msg m;
+    c->used_frames++;
+    c->used_bytes += f->length;
+    if (!manual) {
+        cule_session_consumed(s, f->priority, 1, f->length);
+    }
+    if (cule_session_overdrawn(s, f->priority)) {
+        s->ops->close_fds(s->link, fds, f->nfds);
+        return cule_err_set(err, CULE_ELIMIT, "the peer sends without credit");
+    }
+    s->delivered = false;
+    int rc = body_code ? bad_frame(s, f, body_code, err) : assemble(s, f, payload, fds, &m, err);
+    if (manual && rc >= 0) {
+        size_t whole = rc == 1 ? m.h.length : 0; /* the message that was completed */
+        bool theirs = rc == 1 && s->delivered;
+        size_t gone = f->length + held - s->assembler.total - (theirs ? whole : 0);
+        cule_session_consumed(s, f->priority, theirs ? 0 : 1, gone);
+    }
+    return rc < 0 ? rc : 0;
+}
+
 static int frame_in(struct cule_session *s, const struct cule_frame *f, const uint8_t *payload, int body_code,
                     struct cule_err *err)
 {
     int fds[CULE_FDS_MAX];
+    struct cule_msg m;
+    int rc;
     s->stats.frames_in++;
     if (f->nfds) {
-        int rc = take_fds(s, f, fds, err);
+        rc = take_fds(s, f, fds, err);
         if (rc) {
             return rc;
         }
     }
     if (body_code) {
         s->ops->close_fds(s->link, fds, f->nfds);
-        bad_body(s, f, body_code, err ? err->text : "");
-        cule_assembler_abort(&s->assembler, f->source, f->id);
-        return 0;
     }
     if (s->cfg.duplex) {
-        int rc = control(s, f, payload, err);
+        rc = body_code ? 0 : control(s, f, payload, err);
         if (rc) {
             s->ops->close_fds(s->link, fds, f->nfds);
             return rc < 0 ? rc : 0;
         }
-        cule_session_on_frame_in(s, f);
-        const struct cule_credit *c = &s->recv[f->priority];
-        if (c->limited && c->used_bytes > c->granted_bytes + s->cfg.window_bytes + s->cfg.message_max) {
-            s->ops->close_fds(s->link, fds, f->nfds);
-            return cule_err_set(err, CULE_ELIMIT, "the peer sends without credit");
+        if (charged(s, f)) {
+            return charge_and_assemble(s, f, payload, body_code, fds, err);
         }
     }
-    struct cule_msg m;
-    int rc = cule_assembler_push(&s->assembler, f, payload, fds, f->nfds, &m, err);
-    if (rc == CULE_EREFUSED) {
-        return rc;
-    }
-    if (rc < 0) {
-        bad_body(s, &m.h, rc, err ? err->text : cule_err_text(rc));
-        return 0;
-    }
-    if (rc == 0) {
-        return 0;
-    }
-    rc = s->cfg.duplex ? cule_session_on_message(s, &m, err) : (s->ops->message(s->link, &m), 0);
-    for (unsigned i = 0; i < m.nfds; i++) {
-        if (m.fds[i] >= 0) {
-            s->ops->close_fds(s->link, &m.fds[i], 1);
-        }
-    }
-    return rc;
+    rc = body_code ? bad_frame(s, f, body_code, err) : assemble(s, f, payload, fds, &m, err);
+    return rc < 0 ? rc : 0;
 }
 
 /* The last words on a link that cannot go on. */
@@ -260,6 +343,14 @@ int cule_session_frame(struct cule_session *s, const struct cule_frame *f, const
 int cule_session_eof(struct cule_session *s, struct cule_err *err)
 {
     return cule_decoder_end(&s->decoder, err);
+}
+
+int cule_session_finished(const struct cule_session *s, struct cule_err *err)
+{
+    if (s->assembler.open == 0) {
+        return 0;
+    }
+    return cule_err_set(err, CULE_ETRUNCATED, "the stream ends inside a message (%u unfinished)", s->assembler.open);
 }
 
 void cule_session_bye(struct cule_session *s)

@@ -1,4 +1,4 @@
-/* Requests: exchanges of both sides with their answers, streams, deadlines and ends; pings. */
+/* Requests: exchanges of both sides with their answers and streams. */
 #include "wire/session.h"
 
 #include "wire/ops.h"
@@ -9,14 +9,6 @@
 #include <string.h>
 
 enum { NS_PER_MS = 1000000 };
-
-struct ping {
-    struct cule_list node; /* first: freed by it */
-    uint64_t id;
-    uint64_t sent_ns;
-    cule_pong_fn *fn;
-    void *arg;
-};
 
 /* --- exchanges --- */
 
@@ -29,6 +21,7 @@ static struct cule_exchange *open_exchange(struct cule_session *s, uint64_t id, 
     }
     x->id = id;
     x->ours = ours;
+    cule_list_push(&s->opened, &x->node);
     x->priority = h->priority;
     x->send_open = ours && (h->flags & CULE_OPEN);
     x->recv_open = !ours && (h->flags & CULE_OPEN);
@@ -40,6 +33,7 @@ static struct cule_exchange *open_exchange(struct cule_session *s, uint64_t id, 
 static void unlink_exchange(struct cule_session *s, struct cule_exchange *x)
 {
     cule_map_take(&s->exchanges, x->id);
+    cule_list_remove(&x->node);
     cule_heap_remove(&s->deadlines, &x->deadline);
     *(x->ours ? &s->calls : &s->requests) -= 1;
 }
@@ -65,8 +59,7 @@ static int set_deadline(struct cule_session *s, struct cule_exchange *x, uint64_
     return cule_heap_put(&s->deadlines, &x->deadline, x->deadline_ns);
 }
 
-/* An ERROR as the peer would have sent it, for our own callback. */
-static void answer_locally(struct cule_session *s, struct cule_exchange *x, int code, const char *text)
+void cule_session_end_call(struct cule_session *s, struct cule_exchange *x, int code, const char *text)
 {
     struct cule_msg m = {0};
     cule_frame_init(&m.h, CULE_ERROR_FRAME);
@@ -84,17 +77,18 @@ static void answer_locally(struct cule_session *s, struct cule_exchange *x, int 
     free(x);
 }
 
-/* Tells the handler that request x is void. The exchange is gone when it hears of it, unless it may still answer. */
-static void cancel_handler(struct cule_session *s, uint64_t id, unsigned priority, int code)
+void cule_session_end_request(struct cule_session *s, struct cule_exchange *x, int code, const char *text)
 {
-    struct cule_msg m = {0};
+    struct cule_msg m = {.body = (const uint8_t *)""};
     cule_frame_init(&m.h, CULE_CANCEL);
-    m.h.id = id;
-    m.h.priority = (uint8_t)priority;
+    m.h.id = x->id;
+    m.h.priority = x->priority;
     m.h.arg0 = (uint64_t)-code;
-    if (!s->dead) {
-        s->ops->message(s->link, &m);
+    end_exchange(s, x);
+    if (text) {
+        cule_session_report(s, m.h.id, m.h.priority, 0, code, text);
     }
+    s->ops->message(s->link, &m);
 }
 
 void cule_session_report(struct cule_session *s, uint64_t id, unsigned priority, uint32_t service, int code,
@@ -116,7 +110,7 @@ void cule_session_report(struct cule_session *s, uint64_t id, unsigned priority,
 int cule_session_call(struct cule_session *s, struct cule_msg *m, uint64_t timeout_ms, cule_answer_fn *fn, void *arg,
                       uint64_t *id)
 {
-    if (s->dead) {
+    if (s->dead || s->half) {
         return CULE_ECLOSED;
     }
     if (!s->cfg.duplex) {
@@ -158,7 +152,7 @@ void cule_session_redirect(struct cule_session *s, uint64_t id, cule_answer_fn *
     }
 }
 
-static void send_cancel(struct cule_session *s, const struct cule_exchange *x, int code)
+void cule_session_send_cancel(struct cule_session *s, const struct cule_exchange *x, int code)
 {
     struct cule_frame f;
     cule_frame_init(&f, CULE_CANCEL);
@@ -174,35 +168,34 @@ int cule_session_cancel(struct cule_session *s, uint64_t id)
     if (!x) {
         return 0;
     }
-    send_cancel(s, x, CULE_ECANCELLED);
-    answer_locally(s, x, CULE_ECANCELLED, "cancelled");
+    cule_session_send_cancel(s, x, CULE_ECANCELLED);
+    cule_session_end_call(s, x, CULE_ECANCELLED, "cancelled");
     return 0;
 }
 
-int cule_session_data(struct cule_session *s, uint64_t id, const void *body, size_t n, bool last)
+int cule_session_data_msg(struct cule_session *s, const struct cule_msg *m)
 {
+    uint64_t id = m->h.id;
     struct cule_exchange *x = id ? cule_map_get(&s->exchanges, id) : NULL;
+    if (s->dead) {
+        return CULE_ECLOSED;
+    }
     if (!x || !x->send_open) {
         return 0; /* ended meanwhile: the bytes have no reader */
     }
-    if (n && x->send.limited && x->send.used_bytes >= x->send.granted_bytes) {
+    if (m->len && x->send.limited && x->send.used_bytes >= x->send.granted_bytes) {
         x->want_writable = true;
         s->stats.again++;
         return CULE_EAGAIN;
     }
-    struct cule_msg m = {0};
-    cule_frame_init(&m.h, CULE_DATA);
-    m.h.id = id;
-    m.h.priority = x->priority;
-    m.h.flags = last ? 0 : CULE_OPEN;
-    m.body = body;
-    m.len = n;
-    int rc = cule_session_send(s, &m, false);
+    struct cule_msg d = *m;
+    d.h.priority = x->priority;
+    int rc = cule_session_send(s, &d, false);
     if (rc) {
         return rc;
     }
-    x->send.used_bytes += n;
-    if (last) {
+    x->send.used_bytes += m->len;
+    if (!(m->h.flags & CULE_OPEN)) {
         x->send_open = false;
         if (!x->ours) {
             end_exchange(s, x); /* the answer's stream was the last of it */
@@ -211,10 +204,19 @@ int cule_session_data(struct cule_session *s, uint64_t id, const void *body, siz
     return 0;
 }
 
+int cule_session_data(struct cule_session *s, uint64_t id, const void *body, size_t n, bool last)
+{
+    struct cule_msg m = {.body = body, .len = n};
+    cule_frame_init(&m.h, CULE_DATA);
+    m.h.id = id;
+    m.h.flags = last ? 0 : CULE_OPEN;
+    return cule_session_data_msg(s, &m);
+}
+
 int cule_session_answer(struct cule_session *s, struct cule_msg *m)
 {
     struct cule_exchange *x = find(s, m->h.id, false);
-    if (!x) {
+    if (!x || s->dead) {
         return s->dead ? CULE_ECLOSED : 0;
     }
     m->h.priority = x->priority;
@@ -245,39 +247,19 @@ uint32_t cule_session_left_ms(const struct cule_session *s, uint64_t id)
 
 /* --- what comes in --- */
 
-/* Credit is given back as frames arrive; by hand where the application said so. */
-void cule_session_on_frame_in(struct cule_session *s, const struct cule_frame *f)
+/* A stream's credit: the first DATA, or the message that opened it, is answered with a window; what was dealt with is
+ * given back. What came before the first grant was sent without limit but counts against it. */
+static void stream_begins(struct cule_session *s, struct cule_exchange *x)
 {
-    bool pays = f->kind == CULE_REQUEST || f->kind == CULE_EVENT || f->kind == CULE_DATA;
-    if (f->kind == CULE_REPLY) {
-        struct cule_exchange *x = find(s, f->id, true);
-        pays = x && x->reply_frames;
-        if (x) {
-            x->reply_frames = (f->flags & CULE_MORE) != 0;
-        }
-    }
-    if (!pays) {
-        return;
-    }
-    struct cule_credit *c = &s->recv[f->priority];
-    c->used_frames++;
-    c->used_bytes += f->length;
-    if (!s->cfg.manual_credit || f->kind == CULE_REPLY) {
-        cule_session_consumed(s, f->priority, 1, f->length);
+    if (!x->granted && s->cfg.stream_bytes != UINT64_MAX) {
+        x->granted = cule_session_grant(s, x->priority, x->id, 0, s->cfg.stream_bytes) == 0;
     }
 }
 
-/* The first DATA of a stream is answered with its window; later ones give back what they took. */
 static void stream_in(struct cule_session *s, struct cule_exchange *x, size_t n)
 {
-    if (s->cfg.stream_bytes == UINT64_MAX) {
-        return;
-    }
-    if (!x->granted) {
-        x->granted = cule_session_grant(s, x->priority, x->id, 0, s->cfg.stream_bytes) == 0;
-        x->recv.due_bytes = 0;
-        /* What came before the first grant was sent without limit but counts against it. */
-    }
+    stream_begins(s, x);
+    x->recv.used_bytes += n;
     if (!s->cfg.manual_credit) {
         cule_session_stream_consumed(s, x->id, n);
     }
@@ -286,13 +268,29 @@ static void stream_in(struct cule_session *s, struct cule_exchange *x, size_t n)
 void cule_session_stream_consumed(struct cule_session *s, uint64_t id, uint64_t bytes)
 {
     struct cule_exchange *x = cule_map_get(&s->exchanges, id);
-    if (!x || !x->granted) {
+    if (!x) {
         return;
     }
+    bytes = CULE_MIN(bytes, x->recv.used_bytes - x->recv.back_bytes);
+    x->recv.back_bytes += bytes;
     x->recv.due_bytes += bytes;
-    if (x->recv.due_bytes >= s->cfg.stream_bytes / 2 &&
+    if (x->granted && x->recv.due_bytes >= s->cfg.stream_bytes / 2 &&
         cule_session_grant(s, x->priority, id, 0, x->recv.due_bytes) == 0) {
         x->recv.due_bytes = 0;
+    }
+}
+
+static void tell(struct cule_session *s, struct cule_msg *m)
+{
+    s->delivered = true;
+    s->ops->message(s->link, m);
+}
+
+static void answer(struct cule_session *s, cule_answer_fn *fn, void *arg, struct cule_msg *m)
+{
+    if (fn) {
+        s->delivered = true;
+        fn(s->link, arg, m);
     }
 }
 
@@ -311,18 +309,20 @@ static int on_request(struct cule_session *s, struct cule_msg *m, struct cule_er
         x = open_exchange(s, id, &m->h, false);
     }
     if (!x || (m->h.deadline_ms && set_deadline(s, x, m->h.deadline_ms))) {
+        bool full = !x && s->requests >= s->cfg.calls_max;
         if (x) {
             end_exchange(s, x);
         }
         char text[80];
         snprintf(text, sizeof text, "too many open requests on this link (limit %u)", s->cfg.calls_max);
-        cule_session_report(s, id, m->h.priority, m->h.service, CULE_ELIMIT, text);
+        cule_session_report(s, id, m->h.priority, m->h.service, full ? CULE_ELIMIT : CULE_ENOMEM,
+                            full ? text : "out of memory");
         return 0;
     }
-    if (x->recv_open && s->cfg.stream_bytes != UINT64_MAX) {
-        x->granted = cule_session_grant(s, x->priority, id, 0, s->cfg.stream_bytes) == 0;
+    if (x->recv_open) {
+        stream_begins(s, x);
     }
-    s->ops->message(s->link, m);
+    tell(s, m);
     return 0;
 }
 
@@ -339,23 +339,17 @@ static void on_answer(struct cule_session *s, struct cule_msg *m)
     if (!open) {
         m->h.flags &= (uint16_t)~CULE_OPEN;
         unlink_exchange(s, x);
-        if (x->fn) {
-            x->fn(s->link, x->arg, m);
-        }
+        answer(s, x->fn, x->arg, m);
         free(x);
         return;
     }
     if (m->h.kind == CULE_REPLY) {
         x->recv_open = true;
-        if (s->cfg.stream_bytes != UINT64_MAX) {
-            x->granted = cule_session_grant(s, x->priority, x->id, 0, s->cfg.stream_bytes) == 0;
-        }
+        stream_begins(s, x);
     } else {
         stream_in(s, x, m->len);
     }
-    if (x->fn) {
-        x->fn(s->link, x->arg, m); /* may cancel and so free x */
-    }
+    answer(s, x->fn, x->arg, m); /* may cancel and so free x */
 }
 
 static void on_stream_of_theirs(struct cule_session *s, struct cule_exchange *x, struct cule_msg *m)
@@ -368,21 +362,32 @@ static void on_stream_of_theirs(struct cule_session *s, struct cule_exchange *x,
     } else {
         x->recv_open = false;
     }
-    s->ops->message(s->link, m);
+    tell(s, m);
 }
 
 /* ERROR cancelled goes out before the handler hears of it, so that it need not answer. */
-static void on_cancel(struct cule_session *s, struct cule_msg *m)
+static void on_cancel(struct cule_session *s, const struct cule_msg *m)
 {
     struct cule_exchange *x = find(s, m->h.id, false);
     if (!x) {
         return;
     }
-    unsigned priority = x->priority;
     cule_assembler_abort(&s->assembler, m->h.source, m->h.id);
-    cule_session_report(s, x->id, priority, 0, CULE_ECANCELLED, "cancelled");
-    end_exchange(s, x);
-    s->ops->message(s->link, m);
+    cule_session_end_request(s, x, CULE_ECANCELLED, "cancelled");
+}
+
+void cule_session_bad_message(struct cule_session *s, const struct cule_frame *h, int code, const char *text)
+{
+    struct cule_exchange *x = h->id ? cule_map_get(&s->exchanges, h->id) : NULL;
+    bool answers = h->kind == CULE_REPLY || h->kind == CULE_ERROR_FRAME || h->kind == CULE_DATA;
+    if (h->kind == CULE_REQUEST && h->id) {
+        cule_session_report(s, h->id, h->priority, h->service, code, text);
+    } else if (x && x->ours && answers) {
+        cule_session_send_cancel(s, x, code);
+        cule_session_end_call(s, x, code, text);
+    } else if (x && !x->ours && h->kind == CULE_DATA) {
+        cule_session_end_request(s, x, code, text);
+    }
 }
 
 int cule_session_on_message(struct cule_session *s, struct cule_msg *m, struct cule_err *err)
@@ -408,121 +413,6 @@ int cule_session_on_message(struct cule_session *s, struct cule_msg *m, struct c
         return 0;
     }
     case CULE_CANCEL: on_cancel(s, m); return 0;
-    default: s->ops->message(s->link, m); return 0;
-    }
-}
-
-/* --- time and ends --- */
-
-void cule_session_tick(struct cule_session *s, uint64_t now_ns)
-{
-    s->now_ns = now_ns;
-    struct cule_heap_node *n;
-    while (!s->dead && (n = cule_heap_top(&s->deadlines)) && n->key <= now_ns) {
-        struct cule_exchange *x = CULE_CONTAINER(n, struct cule_exchange, deadline);
-        if (x->ours) {
-            send_cancel(s, x, CULE_ETIMEOUT);
-            answer_locally(s, x, CULE_ETIMEOUT, "no answer in time");
-        } else {
-            uint64_t id = x->id;
-            unsigned priority = x->priority;
-            cule_session_report(s, id, priority, 0, CULE_ETIMEOUT, "no answer in time");
-            end_exchange(s, x);
-            cancel_handler(s, id, priority, CULE_ETIMEOUT);
-        }
-    }
-}
-
-uint64_t cule_session_deadline(const struct cule_session *s)
-{
-    const struct cule_heap_node *n = cule_heap_top(&s->deadlines);
-    return n ? n->key : UINT64_MAX;
-}
-
-/* Each open exchange ends; new ones that callbacks open meanwhile are left. */
-static void end_all(struct cule_session *s, int code, const char *text)
-{
-    size_t n = s->exchanges.count;
-    uint64_t *ids = n ? malloc(n * sizeof *ids) : NULL;
-    size_t at = 0;
-    size_t got = 0;
-    struct cule_exchange *x;
-    while (ids && got < n && (x = cule_map_next(&s->exchanges, &at, NULL))) {
-        ids[got++] = x->id;
-    }
-    /* Without memory for the list: one at a time from the start, which ends because none is opened on a dead link. */
-    for (size_t i = 0; ids ? i < got : s->exchanges.count > 0; i++) {
-        at = 0;
-        x = ids ? cule_map_get(&s->exchanges, ids[i]) : cule_map_next(&s->exchanges, &at, NULL);
-        if (x && x->ours) {
-            answer_locally(s, x, code, text);
-        } else if (x) {
-            uint64_t id = x->id;
-            unsigned priority = x->priority;
-            bool dead = s->dead;
-            end_exchange(s, x);
-            s->dead = false; /* the handler must hear of it even though nothing can be sent */
-            cancel_handler(s, id, priority, code);
-            s->dead = dead || s->dead;
-        }
-    }
-    free(ids);
-}
-
-void cule_session_end(struct cule_session *s, int code, const char *text)
-{
-    s->dead = true;
-    end_all(s, code, text);
-    struct cule_list *n;
-    while ((n = cule_list_pop(&s->pings))) {
-        struct ping *p = CULE_LIST_ENTRY(n, struct ping, node);
-        p->fn(s->link, p->arg, 0);
-        free(p);
-    }
-}
-
-/* The peer was replaced: what was open is void on both sides, credit starts anew, and the newcomer is greeted. */
-void cule_session_restarted(struct cule_session *s)
-{
-    cule_session_drop_queues(s);
-    memset(s->send, 0, sizeof s->send);
-    memset(s->recv, 0, sizeof s->recv);
-    cule_session_start(s);
-    end_all(s, CULE_EPEER_RESTARTED, "the peer was restarted");
-}
-
-/* --- ping --- */
-
-int cule_session_ping(struct cule_session *s, cule_pong_fn *fn, void *arg)
-{
-    struct ping *p = s->dead || !s->cfg.duplex ? NULL : calloc(1, sizeof *p);
-    if (!p) {
-        return s->dead ? CULE_ECLOSED : s->cfg.duplex ? CULE_ENOMEM : CULE_EUNSUPPORTED;
-    }
-    struct cule_frame f;
-    cule_frame_init(&f, CULE_PING);
-    f.priority = CULE_CRITICAL;
-    f.id = s->next_id;
-    int rc = cule_session_queue(s, &f, NULL);
-    if (rc) {
-        free(p);
-        return rc;
-    }
-    s->next_id += 2;
-    *p = (struct ping){.id = f.id, .sent_ns = s->now_ns, .fn = fn, .arg = arg};
-    cule_list_push(&s->pings, &p->node);
-    return 0;
-}
-
-void cule_session_on_pong(struct cule_session *s, const struct cule_frame *f)
-{
-    CULE_LIST_EACH (n, &s->pings) {
-        struct ping *p = CULE_LIST_ENTRY(n, struct ping, node);
-        if (p->id == f->id) {
-            cule_list_remove(&p->node);
-            p->fn(s->link, p->arg, s->now_ns > p->sent_ns ? s->now_ns - p->sent_ns : 1);
-            free(p);
-            return;
-        }
+    default: tell(s, m); return 0;
     }
 }

@@ -162,75 +162,23 @@ void cule_session_wrote(struct cule_session *s, size_t n)
         n -= some;
         assert(s->part_left == 0 || n == 0);
     }
-    if (s->want_writable && s->queued <= s->cfg.queue_bytes / 2 && s->ops->writable && !s->dead) {
+    if (s->grants_held && s->queued <= s->cfg.queue_bytes / 2) {
+        cule_session_regrant(s);
+    }
+}
+
+void cule_session_mute(struct cule_session *s)
+{
+    s->part_left = 0;
+    cule_session_drop_queues(s);
+}
+
+void cule_session_notify(struct cule_session *s)
+{
+    if (s->want_writable && s->queued <= s->cfg.queue_bytes / 2 && !s->dead) {
         s->want_writable = false;
-        s->ops->writable(s->link, 0);
-    }
-}
-
-/* --- credit --- */
-
-static bool has_credit(const struct cule_credit *c)
-{
-    return !c->limited || (c->used_frames < c->granted_frames && c->used_bytes < c->granted_bytes);
-}
-
-bool cule_session_can_send(const struct cule_session *s, unsigned priority)
-{
-    return s->queued < s->cfg.queue_bytes && (!s->cfg.duplex || has_credit(&s->send[priority]));
-}
-
-int cule_session_grant(struct cule_session *s, unsigned priority, uint64_t id, uint64_t frames, uint64_t bytes)
-{
-    struct cule_frame f;
-    cule_frame_init(&f, CULE_CREDIT);
-    f.priority = (uint8_t)priority;
-    f.id = id;
-    f.arg0 = frames;
-    f.arg1 = bytes;
-    int rc = cule_session_queue(s, &f, NULL);
-    if (!rc && id == 0) {
-        struct cule_credit *c = &s->recv[priority];
-        c->limited = true;
-        c->granted_frames += frames;
-        c->granted_bytes += bytes;
-    }
-    return rc;
-}
-
-static uint64_t add_capped(uint64_t a, uint64_t b)
-{
-    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
-}
-
-void cule_session_on_credit(struct cule_session *s, const struct cule_frame *f)
-{
-    struct cule_exchange *x = f->id ? cule_map_get(&s->exchanges, f->id) : NULL;
-    if (f->id && !x) {
-        return; /* a stream that has ended meanwhile */
-    }
-    struct cule_credit *c = x ? &x->send : &s->send[f->priority];
-    c->limited = true;
-    c->granted_frames = x ? UINT64_MAX : add_capped(c->granted_frames, f->arg0);
-    c->granted_bytes = add_capped(c->granted_bytes, f->arg1);
-    bool *want = x ? &x->want_writable : &s->want_writable;
-    if (*want && has_credit(c) && s->queued < s->cfg.queue_bytes && s->ops->writable) {
-        *want = false;
-        s->ops->writable(s->link, f->id);
-    }
-}
-
-void cule_session_consumed(struct cule_session *s, unsigned priority, uint64_t frames, uint64_t bytes)
-{
-    struct cule_credit *c = &s->recv[priority];
-    if (!c->limited) {
-        return;
-    }
-    c->due_frames += frames;
-    c->due_bytes += bytes;
-    if (c->due_frames >= (s->cfg.window_frames + 1) / 2 || c->due_bytes >= s->cfg.window_bytes / 2) {
-        if (cule_session_grant(s, priority, 0, c->due_frames, c->due_bytes) == 0) {
-            c->due_frames = c->due_bytes = 0;
+        if (s->ops->writable) {
+            s->ops->writable(s->link, 0);
         }
     }
 }
@@ -255,12 +203,41 @@ static unsigned frames_of(size_t bytes)
     return bytes <= CULE_PAYLOAD_MAX ? 1 : (unsigned)((bytes + CULE_PAYLOAD_MAX - 1) / CULE_PAYLOAD_MAX);
 }
 
+/* A message of one frame without descriptors, which most are. */
+static int enqueue_single(struct cule_session *s, const struct cule_msg *m)
+{
+    struct cule_frame f = m->h;
+    uint8_t *at;
+    size_t prefix = m->trace ? CULE_TRACE_SIZE : 0;
+    f.length = (uint32_t)(prefix + m->len);
+    f.nfds = 0;
+    f.flags = (uint16_t)((f.flags & ~(CULE_MORE | CULE_TRACE)) | (prefix ? CULE_TRACE : 0));
+    size_t size = CULE_HEADER_SIZE + cule_frame_tail(&f);
+    int rc = cule_buf_reserve(&s->lane[f.priority].bytes, size, &at);
+    if (rc) {
+        return rc;
+    }
+    if (prefix) {
+        memcpy(at + CULE_HEADER_SIZE, m->trace, CULE_TRACE_SIZE);
+    }
+    if (m->len) {
+        memcpy(at + CULE_HEADER_SIZE + prefix, m->body, m->len);
+    }
+    cule_frame_seal(&f, false, at);
+    cule_buf_commit(&s->lane[f.priority].bytes, size);
+    queued(s, f.priority, size, 1);
+    return 0;
+}
+
 /* Queues a message on its lane. Nothing is asked. */
 static int enqueue(struct cule_session *s, const struct cule_msg *m)
 {
     struct cule_lane *l = &s->lane[m->h.priority];
     size_t bytes = m->len + (m->trace ? CULE_TRACE_SIZE : 0);
     size_t before = cule_buf_len(&l->bytes);
+    if (bytes <= CULE_PAYLOAD_MAX && m->nfds == 0) {
+        return enqueue_single(s, m);
+    }
     if (m->nfds) {
         if (!s->cfg.can_pass_fds || m->nfds > CULE_FDS_MAX) {
             return m->nfds > CULE_FDS_MAX ? CULE_ETOO_BIG : CULE_EUNSUPPORTED;
@@ -302,7 +279,7 @@ int cule_session_send(struct cule_session *s, const struct cule_msg *m, bool for
     }
     struct cule_credit *c = &s->send[m->h.priority];
     bool pays = s->cfg.duplex && charged(m->h.kind);
-    if (!force && (s->queued >= s->cfg.queue_bytes || (pays && !has_credit(c)))) {
+    if (!force && (s->queued >= s->cfg.queue_bytes || (pays && !cule_session_has_credit(c)))) {
         s->want_writable = true;
         s->stats.again++;
         return CULE_EAGAIN;
@@ -327,7 +304,7 @@ int cule_session_send_raw(struct cule_session *s, unsigned priority, const void 
     if (s->dead) {
         return CULE_ECLOSED;
     }
-    if (s->queued >= s->cfg.queue_bytes || (s->cfg.duplex && !has_credit(c))) {
+    if (s->queued >= s->cfg.queue_bytes || (s->cfg.duplex && !cule_session_has_credit(c))) {
         s->want_writable = true;
         s->stats.again++;
         return CULE_EAGAIN;
@@ -336,10 +313,13 @@ int cule_session_send_raw(struct cule_session *s, unsigned priority, const void 
     if (rc) {
         return rc;
     }
-    for (size_t at = 0; at < n; at += frame_size((const uint8_t *)bytes + at)) {
-        c->used_bytes += cule_get32((const uint8_t *)bytes + at + offsetof(struct cule_frame, length));
+    const uint8_t *p = bytes;
+    for (size_t at = 0; at < n; at += frame_size(p + at)) {
+        if (charged(p[at + offsetof(struct cule_frame, kind)])) {
+            c->used_bytes += cule_get32(p + at + offsetof(struct cule_frame, length));
+            c->used_frames++;
+        }
     }
-    c->used_frames += frames;
     queued(s, priority, n, frames);
     return 0;
 }

@@ -6,8 +6,8 @@
  * Two processes, pinned to two cores. Floor and ours take turns; of ROUNDS rounds the median counts. One JSON object
  * a line: ratio says how many times better than the peer we are, target is in the same terms.
  */
-#include "io/futex.h"
 #include "io/ring.h"
+#include "io/futex.h"
 
 #include <poll.h>
 #include <sched.h>
@@ -305,13 +305,23 @@ static void report(const char *name, double value, const char *unit, const char 
     fflush(stdout);
 }
 
-static void percentiles(const struct subject *what, double out[3])
+static void percentiles(const struct subject *what, double out[3], struct cule_ring_stats *stats)
 {
-    run(what, STAMPS, true, NULL);
+    run(what, STAMPS, true, stats);
     qsort(stamps, STAMPS, sizeof *stamps, by_u64);
     const double at[3] = {0.5, 0.99, 0.999};
     for (int i = 0; i < 3; i++) {
         out[i] = (double)stamps[(size_t)(at[i] * (STAMPS - 1))];
+    }
+}
+
+static void report_percentiles(const char *name, const char *peer, const double a[3], const double b[3])
+{
+    static const char *const suffix[3] = {"p50", "p99", "p99_9"};
+    char line[64];
+    for (int i = 0; i < 3; i++) {
+        snprintf(line, sizeof line, "%s_%s", name, suffix[i]);
+        report(line, a[i], "ns", peer, b[i], b[i] / a[i], 0);
     }
 }
 
@@ -320,21 +330,43 @@ static void percentiles(const struct subject *what, double out[3])
 static void compare(const char *name, const struct subject *ours, const struct subject *peer, uint64_t n, double target,
                     struct cule_ring_stats *stats)
 {
-    static const char *const suffix[3] = {"p50", "p99", "p99_9"};
     double a[ROUNDS], b[ROUNDS], ratio[ROUNDS], pa[3], pb[3];
-    char line[64];
     for (int i = 0; i < ROUNDS; i++) {
         b[i] = run(peer, n, false, NULL);
         a[i] = run(ours, n, false, stats);
         ratio[i] = b[i] / a[i];
     }
     report(name, median(a), "ns", peer->name, median(b), median(ratio), target);
-    percentiles(peer, pb);
-    percentiles(ours, pa);
-    for (int i = 0; i < 3; i++) {
-        snprintf(line, sizeof line, "%s_%s", name, suffix[i]);
-        report(line, pa[i], "ns", peer->name, pb[i], pb[i] / pa[i], 0);
+    percentiles(peer, pb, NULL);
+    percentiles(ours, pa, NULL);
+    report_percentiles(name, peer->name, pa, pb);
+}
+
+/* The same for what sleeps. Every round trip is stamped and the median one counts, not the mean: now and then the
+ * answer comes before the asker has gone to sleep, for long stretches even, and a mean over those would flatter. */
+static void compare_sleeping(const char *name, const struct subject *ours, const struct subject *peer, double target)
+{
+    double a[3][ROUNDS], b[3][ROUNDS], ratio[ROUNDS], one[3], other[3], slept[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) {
+        struct cule_ring_stats stats;
+        percentiles(peer, other, NULL);
+        percentiles(ours, one, &stats);
+        slept[i] = 100.0 * (double)stats.sleeps / (double)stats.frames_out;
+        ratio[i] = other[0] / one[0];
+        for (int k = 0; k < 3; k++) {
+            a[k][i] = one[k];
+            b[k][i] = other[k];
+        }
     }
+    for (int k = 0; k < 3; k++) {
+        one[k] = median(a[k]);
+        other[k] = median(b[k]);
+    }
+    report(name, one[0], "ns", peer->name, other[0], median(ratio), target);
+    report_percentiles(name, peer->name, one, other);
+    char line[64];
+    snprintf(line, sizeof line, "%s_slept", name);
+    report(line, median(slept), "%", "none", 0, 0, 0);
 }
 
 static const struct subject cache_line = {"bare cache-line ping-pong", line_ask, line_answer, 0, 0};
@@ -367,8 +399,8 @@ static void bench_adaptive(void)
 
 static void bench_sleep(void)
 {
-    compare("ring_rtt_sleep", &ring_sleeping, &bare_futex, 30000, 1 / 1.1, NULL);
-    compare("ring_rtt_sleep_pipe", &ring_sleeping, &bare_pipe, 30000, 1, NULL);
+    compare_sleeping("ring_rtt_sleep", &ring_sleeping, &bare_futex, 1 / 1.1);
+    compare_sleeping("ring_rtt_sleep_pipe", &ring_sleeping, &bare_pipe, 1);
 }
 
 /* --- throughput -------------------------------------------------------------------------------------------- */
@@ -478,8 +510,10 @@ static void bench_throughput(void)
         ratio[1][i] = payload[i] / pipes[i];
     }
     double pipe_median = median(pipes);
-    report("ring_throughput_64", median(header), "M frames/s", "pipe, 64 frames a write", pipe_median, median(ratio[0]), 0);
-    report("ring_throughput_payload_64", median(payload), "M frames/s", "pipe, 64 frames a write", pipe_median, median(ratio[1]), 0);
+    report("ring_throughput_64", median(header), "M frames/s", "pipe, 64 frames a write", pipe_median, median(ratio[0]),
+           0);
+    report("ring_throughput_payload_64", median(payload), "M frames/s", "pipe, 64 frames a write", pipe_median,
+           median(ratio[1]), 0);
 }
 
 int main(int argc, char **argv)

@@ -95,8 +95,8 @@ manual() {
     common="$common.It Fl h , Fl Fl help\nx\n.It Fl V , Fl Fl version\nx\n.El\n"
     mkdir -p bin
     printf '%s\n' '#!/bin/sh' 'case $1 in' '    --dump-options) cat <<END' >bin/cule-x
-    printf 'program\tcule-x\t1\tx\ncommand\tgo\tx\t-\tx\noption\tgo\tf\tfast\tu64\tN\tnone\t-\t7\t-\tbe fast\n' >>bin/cule-x
-    printf '%s\n' END ';;' '    *) echo " --fast N" ;;' esac >>bin/cule-x
+    printf 'program\tcule-x\t1\tx\noption\t-\t-\tjson\tflag\t-\tnone\t-\t-\t-\tx\ncommand\tgo\tx\t-\tx\noption\tgo\tf\tfast\tu64\tN\tnone\t-\t7\t-\tbe fast\n' >>bin/cule-x
+    printf '%s\n' END ';;' '    *) echo " --fast N" ;;' 'esac' >>bin/cule-x
     chmod +x bin/cule-x
     export O=$PWD
     plant man/man1/cule-x.1 "$page.It Fl f , Fl Fl fast Ar N\nthe default is 7\n.El\n$common"

@@ -100,9 +100,12 @@ static void plainly(struct story *s, const uint8_t *p, size_t n, bool resync)
 
 /* --- memory that is readable as long as a piece is ------------------------------------------------------------ */
 
-#if defined(__SANITIZE_ADDRESS__) || (defined(__has_feature) && __has_feature(address_sanitizer))
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
 #include <sanitizer/asan_interface.h>
-#else
+#endif
+#endif
+#ifndef ASAN_POISON_MEMORY_REGION
 #define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif

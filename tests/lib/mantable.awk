@@ -7,6 +7,7 @@
 BEGIN { FS = "\t"; common["json"]; common["timeout"]; common["verbose"]; common["help"]; common["version"] }
 
 FILENAME != page {
+    if ($1 == "option" && $2 == "-") multi = 1
     if ($1 == "command" && $4 != "hidden") { commands[$2]; order[++ncommands] = $2 }
     if ($1 == "option" && $10 != "hidden") {
         table[$2, $4] = $3
@@ -46,11 +47,11 @@ FILENAME != page {
 item != "" { text[item] = text[item] " " $0 " " }
 
 END {
-    for (i = 1; i <= ncommands; i++) if (ncommands > 1 && !seen[order[i]]) print page ": no section .Ss " order[i]
+    for (i = 1; i <= ncommands; i++) if (multi && !seen[order[i]]) print page ": no section .Ss " order[i]
     for (i = 1; i <= nmust; i++) {
         split(must[i], k, SUBSEP)
         key = must[i]
-        if (ncommands == 1) key = "-" SUBSEP k[2]
+        if (!multi) key = "-" SUBSEP k[2]
         if (!(key in documented)) { print page ": --" k[2] " of " k[1] " is not documented"; continue }
         d = default_of[must[i]]
         if (d != "-" && index(text[key], " " d " ") == 0 && index(text[key], " " d ".") == 0 &&
@@ -60,8 +61,8 @@ END {
     for (c in common) if (!(("-", c) in documented)) print page ": --" c " is not among the common options"
     for (key in documented) {
         split(key, k, SUBSEP)
-        if (k[1] == "-" && ncommands > 1 && !(k[2] in common)) { print page ":" line[key] ": --" k[2] " is not common to all"; continue }
-        c = k[1] == "-" && ncommands == 1 ? order[1] : k[1]
+        if (k[1] == "-" && multi && !(k[2] in common)) { print page ":" line[key] ": --" k[2] " is not common to all"; continue }
+        c = k[1] == "-" && !multi ? order[1] : k[1]
         if (k[1] == "-" && k[2] in common && !((c, k[2]) in table)) continue
         if (!((c, k[2]) in table)) { print page ":" line[key] ": " c " has no option --" k[2]; continue }
         t = table[c, k[2]]

@@ -134,7 +134,7 @@ test_case() {
         [ ! -f "$TAP_DIR/pid.$tap_n.late" ] || why=$(cat "$TAP_DIR/pid.$tap_n.late")
         echo "not ok $tap_n - $name"
         echo "#   $why; ${0##*/}, case $tap_n"
-        tail -n 60 "$log" | cut -c1-400 | sed 's/^/#   /'
+        tail -n 50 "$log" | cut -c1-240 | sed 's/^/#   /'
     fi
     [ -n "${TAP_KEEP:-}" ] || rm -rf "${TAP_DIR:?}/$tap_n"
 }

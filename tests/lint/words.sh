@@ -10,7 +10,7 @@ BANNED="$BANNED|alloca|rand|srand|usleep|asctime|ctime|gmtime|localtime|readdir_
 banned() {
     # shellcheck disable=SC2046
     grep_c "(^|[^A-Za-z0-9_>.])($BANNED) *\\(" code $(files 'lib/*.[ch]' 'cmd/*.[ch]' 'tests/*.[ch]') |
-        grep -vE '^tests/bench/.*system|^[^:]*:[0-9]+: *(static )?(int|void) (signal|system)\(' | none
+        grep -vE '^tests/.*(system|signal) *\(|^[^:]*:[0-9]+: *(static )?(int|void) (signal|system)\(' | none
 }
 typedefs() {
     # shellcheck disable=SC2046

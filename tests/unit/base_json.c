@@ -70,6 +70,7 @@ static void good(void **state)
         assert_int_equal(parse(texts[i], &err), 0);
         assert_int_equal(doc.token[0].after, doc.count);
     }
+    assert_int_equal(cule_json_parse(&doc, NULL, 0, NULL), CULE_EMALFORMED);
 }
 
 static void bad(void **state)
@@ -260,7 +261,7 @@ static void writing(void **state)
     assert_int_equal(cule_json_end(&w), 0);
     cule_buf_addc(&b, '\0');
     assert_string_equal((char *)cule_buf_data(&b),
-                        "{\"s\":\"a\\\"\\\\\\b\\f\\n\\r\\t\\u0001\x7f\xc3\xa9\",\"none\":null,"
+                        "{\"s\":\"a\\\"\\\\\\b\\f\\n\\r\\t\\u0001\\u007f\xc3\xa9\",\"none\":null,"
                         "\"u\":18446744073709551615,\"i\":-9223372036854775808,\"d\":0.1,\"b\":false,"
                         "\"a\":[0,\"10\",\"\xef\xbf\xbd\xef\xbf\xbd(\",[],{\"x\":1}]}");
     cule_buf_release(&b);

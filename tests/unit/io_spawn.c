@@ -143,7 +143,7 @@ static void child(const char *mode)
         char c;
         int pv[2];
         /* Leaves only once the daemon is up. */
-        if (pipe(pv) < 0) {
+        if (pipe2(pv, O_CLOEXEC) < 0) {
             _exit(1);
         }
         daemonise();

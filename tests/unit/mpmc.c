@@ -1,7 +1,7 @@
 /* The MPMC queue, the work-stealing deque and the workers. */
+#include "io/mpmc.h"
 #include "io/deque.h"
 #include "io/futex.h"
-#include "io/mpmc.h"
 #include "io/workers.h"
 
 #include <pthread.h>

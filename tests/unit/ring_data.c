@@ -86,9 +86,9 @@ static void expect(struct cule_ring *r, uint64_t id, uint32_t length)
 static void test_geometry(void **state)
 {
     (void)state;
-    static const struct cule_ring_opts bad[] = {
-        {.slots = 2}, {.slots = 5}, {.slots = 131072}, {.area = 1000}, {.area = 128 * 1024}, {.area = 3 << 20},
-        {.area = 128u << 20}};
+    static const struct cule_ring_opts bad[] = {{.slots = 2},        {.slots = 5},         {.slots = 131072},
+                                                {.area = 1000},      {.area = 128 * 1024}, {.area = 3 << 20},
+                                                {.area = 128u << 20}};
     struct cule_ring *r = NULL, *ends[2];
     struct cule_err err;
     for (size_t i = 0; i < CULE_COUNT(bad); i++) {
@@ -382,11 +382,9 @@ static void test_close_drains(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_geometry),     cmocka_unit_test(test_full_and_empty),
-        cmocka_unit_test(test_every_length), cmocka_unit_test(test_wrap),
-        cmocka_unit_test(test_model),        cmocka_unit_test(test_lent),
-        cmocka_unit_test(test_header_check), cmocka_unit_test(test_bad_counts),
-        cmocka_unit_test(test_close_drains),
+        cmocka_unit_test(test_geometry),     cmocka_unit_test(test_full_and_empty), cmocka_unit_test(test_every_length),
+        cmocka_unit_test(test_wrap),         cmocka_unit_test(test_model),          cmocka_unit_test(test_lent),
+        cmocka_unit_test(test_header_check), cmocka_unit_test(test_bad_counts),     cmocka_unit_test(test_close_drains),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -288,9 +288,8 @@ static void test_long_sleep(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ping_pong), cmocka_unit_test(test_ping_pong_spinning),
-        cmocka_unit_test(test_stream),    cmocka_unit_test(test_flush),
-        cmocka_unit_test(test_deadlines), cmocka_unit_test(test_long_sleep),
+        cmocka_unit_test(test_ping_pong), cmocka_unit_test(test_ping_pong_spinning), cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_flush),     cmocka_unit_test(test_deadlines),          cmocka_unit_test(test_long_sleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

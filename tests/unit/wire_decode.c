@@ -62,6 +62,7 @@ static const char *tell(enum cule_decode_mode mode, size_t piece)
         } else {
             /* A copy of its own, so that a look beyond the chunk shows under the sanitizer. */
             uint8_t *chunk = malloc(n ? n : 1);
+            assert_non_null(chunk);
             memcpy(chunk, stream + used, n);
             cule_decoder_feed(&d, chunk, n);
             used += n;

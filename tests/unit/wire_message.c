@@ -154,6 +154,39 @@ static void limits(void **state)
     cule_assembler_release(&a);
 }
 
+/* A bad body anywhere in a message throws all of it away, and its id is free again behind its last frame. */
+static void spoiled(void **state)
+{
+    (void)state;
+    struct cule_assembler a = fresh();
+    struct cule_msg m;
+    struct cule_frame more = frame(CULE_REQUEST, 1, CULE_MORE, 0);
+    struct cule_frame last = frame(CULE_REQUEST, 1, 0, 0);
+    assert_false(cule_assembler_has(&a, &last));
+    assert_int_equal(push(&a, CULE_REQUEST, 1, CULE_MORE, "ab", &m), 0);
+    assert_true(cule_assembler_has(&a, &last));
+    assert_int_equal(cule_assembler_spoil(&a, &more), 1);
+    assert_int_equal(a.total, 0);
+    assert_int_equal(cule_assembler_spoil(&a, &more), 0);
+    assert_int_equal(push(&a, CULE_REQUEST, 1, 0, "cd", &m), 0);
+    assert_false(cule_assembler_has(&a, &last));
+    /* The first frame, the last one, and one that is a message by itself. */
+    assert_int_equal(cule_assembler_spoil(&a, &more), 1);
+    assert_int_equal(push(&a, CULE_REQUEST, 1, CULE_MORE, "ab", &m), 0);
+    assert_int_equal(cule_assembler_spoil(&a, &last), 0);
+    assert_int_equal(cule_assembler_spoil(&a, &last), 1);
+    assert_int_equal(push(&a, CULE_REQUEST, 1, 0, "fine", &m), 1);
+    assert_int_equal(a.refused, 3);
+    a.open_max = 1;
+    for (uint64_t id = 0; id < 2; id++) {
+        more.id = id;
+        assert_int_equal(cule_assembler_spoil(&a, &more), 1);
+    }
+    more.id = 2;
+    assert_int_equal(cule_assembler_spoil(&a, &more), CULE_EREFUSED);
+    cule_assembler_release(&a);
+}
+
 static void descriptors(void **state)
 {
     (void)state;
@@ -280,6 +313,7 @@ int main(void)
         cmocka_unit_test(interleaved),
         cmocka_unit_test(too_big_is_refused_once),
         cmocka_unit_test(limits),
+        cmocka_unit_test(spoiled),
         cmocka_unit_test(descriptors),
         cmocka_unit_test(trace_prefix),
         cmocka_unit_test(cut_and_join),
