@@ -135,11 +135,11 @@ test-programs: all unit corpus testlib
 
 test: deps deps-test
 	$(SUBMAKE) test-programs
-	@O=$(O) JOBS=$(JOBS) CC='$(CC)' BUILD=$(BUILD) tests/run.sh $(T)
+	@O=$(O) JOBS=$(JOBS) CC='$(CC)' BUILD=$(BUILD) tests/run.sh $(if $(T),'$(T)')
 
 lint: deps deps-test
 	$(SUBMAKE) all
-	@O=$(O) JOBS=$(JOBS) CC='$(CC)' BUILD=$(BUILD) tests/run.sh --only lint $(T)
+	@O=$(O) JOBS=$(JOBS) CC='$(CC)' BUILD=$(BUILD) tests/run.sh --only lint $(if $(T),'$(T)')
 
 bench: deps deps-bench
 	$(SUBMAKE) bench-programs

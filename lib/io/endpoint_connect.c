@@ -199,6 +199,13 @@ static int connect_inet(const struct cule_endpoint *ep, int *out, bool *done, st
     int fd = -ENOENT;
     for (const struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next) {
         fd = start_inet(ai, done);
+        /* A host of this machine has answered by now: where ::1 refuses, 127.0.0.1 may not. */
+        int sys = fd >= 0 && !*done ? await_inet(fd, 1) : ETIMEDOUT;
+        *done |= sys == 0;
+        if (sys && sys != ETIMEDOUT) {
+            close(fd);
+            fd = -sys;
+        }
     }
     freeaddrinfo(list);
     if (fd < 0) {

@@ -46,6 +46,12 @@ int cule_msg_error(const struct cule_msg *m, struct cule_err *err)
 
 /* --- sending --- */
 
+/* Whether anything that is sent would still go. */
+static bool over(const struct cule_link *l)
+{
+    return l->state >= LINK_CLOSING || l->close_wanted || l->muted;
+}
+
 static int dup_fds(const struct cule_msg *m, int *out)
 {
     for (unsigned i = 0; i < m->nfds; i++) {
@@ -67,7 +73,7 @@ static int with_fds(struct cule_link *l, const struct cule_msg *m,
 {
     struct cule_msg copy = *m;
     int fds[CULE_FDS_MAX];
-    if (l->state >= LINK_CLOSING) {
+    if (over(l)) {
         return CULE_ECLOSED;
     }
     if (m->nfds == 0) {
@@ -92,10 +98,18 @@ static int with_fds(struct cule_link *l, const struct cule_msg *m,
 static int do_send(struct cule_link *l, struct cule_msg *m, void *arg)
 {
     bool *force = arg;
-    if (l->s.cfg.duplex && (m->h.kind == CULE_REPLY || m->h.kind == CULE_ERROR_FRAME) && m->h.id) {
-        return cule_session_answer(&l->s, m);
+    if (!l->s.cfg.duplex) {
+        return cule_session_send(&l->s, m, *force);
     }
-    return cule_session_send(&l->s, m, *force);
+    switch (m->h.kind) {
+    case CULE_EVENT:
+    case CULE_MARK: return cule_session_send(&l->s, m, *force);
+    case CULE_REPLY:
+    case CULE_ERROR_FRAME: return m->h.id ? cule_session_answer(&l->s, m) : CULE_EUSAGE;
+    case CULE_DATA: return cule_session_data_msg(&l->s, m);
+    case CULE_CANCEL: return cule_session_cancel(&l->s, m->h.id);
+    default: return CULE_EUSAGE; /* a request needs somebody to take its answer; the rest is the link's own */
+    }
 }
 
 int cule_link_send(struct cule_link *l, const struct cule_msg *m)
@@ -112,12 +126,12 @@ int cule_link_send_free(struct cule_link *l, const struct cule_msg *m)
 
 int cule_link_send_raw(struct cule_link *l, unsigned priority, const void *bytes, size_t n, unsigned frames)
 {
-    return l->state >= LINK_CLOSING ? CULE_ECLOSED : cule_session_send_raw(&l->s, priority, bytes, n, frames);
+    return over(l) ? CULE_ECLOSED : cule_session_send_raw(&l->s, priority, bytes, n, frames);
 }
 
 bool cule_link_can_send(const struct cule_link *l, unsigned priority, size_t n)
 {
-    return l->state < LINK_CLOSING && n <= l->s.peer_message_max && cule_session_can_send(&l->s, priority);
+    return !over(l) && (!l->s.cfg.duplex || n <= l->s.peer_message_max) && cule_session_can_send(&l->s, priority);
 }
 
 struct call {
@@ -155,7 +169,7 @@ int cule_link_cancel(struct cule_link *l, uint64_t id)
 
 int cule_link_data(struct cule_link *l, uint64_t id, const void *body, size_t n, bool last)
 {
-    return l->state >= LINK_CLOSING ? CULE_ECLOSED : cule_session_data(&l->s, id, body, n, last);
+    return over(l) ? CULE_ECLOSED : cule_session_data(&l->s, id, body, n, last);
 }
 
 static int reply(struct cule_link *l, uint64_t id, uint64_t arg0, uint64_t arg1, const void *body, size_t n,
@@ -257,21 +271,22 @@ size_t cule_link_queued(const struct cule_link *l)
 
 void cule_link_close(struct cule_link *l)
 {
-    if (l->state >= LINK_CLOSING) {
+    if (l->state >= LINK_CLOSING || l->close_wanted) {
         return;
     }
-    if (l->state == LINK_CONNECTING && l->s.queued == 0) {
-        cule_link_die(l, 0, NULL);
-        return;
-    }
-    bool connecting = l->state == LINK_CONNECTING;
-    l->state = connecting ? LINK_CONNECTING : LINK_CLOSING;
     l->limit_ns = cule_now_ns() + (uint64_t)CULE_LINK_LINGER_MS * NS_PER_MS;
-    if (connecting) {
-        cule_link_die(l, 0, NULL);
-    } else if (l->loop) {
-        cule_loop_defer(l->loop, &l->defer);
+    if (!l->loop) {
+        cule_link_close_wait(l);
+        return;
     }
+    if (l->state != LINK_CONNECTING) {
+        l->state = LINK_CLOSING;
+    } else if (l->s.queued > l->greeting) {
+        l->close_wanted = true; /* what was said before goes out once the connection is there */
+    } else {
+        cule_link_die(l, 0, NULL);
+    }
+    cule_loop_defer(l->loop, &l->defer);
 }
 
 void cule_link_abort(struct cule_link *l, const struct cule_err *why)

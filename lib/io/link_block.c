@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { NS_PER_MS = 1000000, READ_BYTES = 64 * 1024 };
+enum { NS_PER_MS = 1000000, READ_BYTES = 64 * 1024, BEHIND_MS = 1000 };
 
 /* Milliseconds to the deadline for poll, rounded up; -1 for none. */
 static int left_ms(uint64_t deadline_ns, uint64_t now_ns)
@@ -21,7 +21,8 @@ static int left_ms(uint64_t deadline_ns, uint64_t now_ns)
 
 static uint64_t deadline_of(uint64_t timeout_ms)
 {
-    return timeout_ms ? cule_now_ns() + timeout_ms * NS_PER_MS : UINT64_MAX;
+    uint64_t now = cule_now_ns();
+    return timeout_ms && timeout_ms < (UINT64_MAX - now) / NS_PER_MS ? now + timeout_ms * NS_PER_MS : UINT64_MAX;
 }
 
 static int why(const struct cule_link *l, struct cule_err *err)
@@ -30,21 +31,23 @@ static int why(const struct cule_link *l, struct cule_err *err)
     return cule_err_set(err, code, "%s", l->why.code ? l->why.text : "closed by the peer");
 }
 
-static int wait_ring(struct cule_link *l, int ms)
+static int wait_ring(struct cule_link *l, bool read, int ms)
 {
-    unsigned want = CULE_RING_READABLE | (l->want_write ? CULE_RING_WRITABLE : 0);
+    unsigned want = (read ? CULE_RING_READABLE : 0) | (l->want_write ? CULE_RING_WRITABLE : 0);
     int rc = cule_ring_wait(l->ring, want, ms);
     return rc == CULE_ETIMEOUT ? 0 : 1; /* an end is found by the read that follows */
 }
 
-static int wait_carrier(struct cule_link *l, int ms)
+/* Waits for what there is to do; the result is that of poll, and *in tells whether reading may find something. */
+static int wait_carrier(struct cule_link *l, bool read, int ms, bool *in)
 {
     struct cule_carrier *c = l->carrier;
     bool opening = l->state == LINK_CONNECTING;
-    bool write = l->s.queued > 0;
-    int events = POLLIN | (write ? POLLOUT : 0);
+    bool write = l->s.queued > 0 || (opening && c->connecting);
+    int events = (read ? POLLIN : 0) | (write ? POLLOUT : 0);
+    *in = true;
     if (c->ops->poll_events) {
-        events = c->ops->poll_events(c, true, write || (opening && c->connecting));
+        events = c->ops->poll_events(c, read, write);
     }
     if (c->ops->pending && c->ops->pending(c)) {
         return 1;
@@ -52,62 +55,107 @@ static int wait_carrier(struct cule_link *l, int ms)
     struct pollfd p[2] = {{.fd = c->rfd, .events = (short)events}, {.fd = -1}};
     if (c->wfd != c->rfd) {
         p[0].events = (short)(events & POLLIN);
+        p[0].fd = read ? c->rfd : -1;
         p[1] = (struct pollfd){.fd = write ? c->wfd : -1, .events = POLLOUT};
     }
-    return poll(p, 2, ms);
+    int n = poll(p, 2, ms);
+    *in = p[0].revents & ~POLLOUT || c->ops->pending; /* TLS may read where it waited to write */
+    return n;
 }
 
-/* One round: what is queued out, what is there in; waits to the deadline if there is nothing. 0, or negative: the link
- * has ended. */
-static int pump(struct cule_link *l, uint64_t deadline_ns)
+/* The link's end, once: what is open learns of it. */
+static int ended(struct cule_link *l)
 {
-    uint64_t now = cule_now_ns();
-    uint64_t until = CULE_MIN(deadline_ns, cule_session_deadline(&l->s));
-    if (l->state == LINK_CONNECTING) {
-        if (cule_link_handshake(l) == 0) {
-            wait_carrier(l, left_ms(until, now));
-        }
-        return l->state == LINK_DEAD ? -1 : 0;
-    }
-    if (l->s.queued) {
-        cule_link_write_some(l);
-    }
-    if (l->state != LINK_DEAD && !l->rbuf && l->carrier) {
-        l->rbuf = malloc(READ_BYTES);
-        l->rbuf_cap = READ_BYTES;
-    }
-    int ready = 1;
-    if (l->state != LINK_DEAD && (l->ring || !l->carrier->ops->read_wait || l->s.queued)) {
-        int ms = left_ms(until, now);
-        ready = l->ring ? wait_ring(l, ms) : wait_carrier(l, ms);
-    } else if (l->state != LINK_DEAD) {
-        l->wait_ms = left_ms(until, now);
-    }
-    if (l->state != LINK_DEAD && ready > 0) {
-        cule_link_read_some(l);
-    }
-    l->wait_ms = 0;
-    if (l->state != LINK_DEAD) {
-        cule_session_tick(&l->s, cule_now_ns());
-        if (l->s.bye_in && !l->fed) {
-            cule_link_die(l, 0, NULL);
-        }
-    }
-    if (l->state == LINK_DEAD && !l->s.dead) {
+    if (!l->s.dead) {
         cule_session_end(&l->s, l->why.code ? l->why.code : CULE_ECLOSED,
                          l->why.code ? l->why.text : "closed by the peer");
     }
-    return l->state == LINK_DEAD ? -1 : 0;
+    return -1;
+}
+
+static bool can_read(const struct cule_link *l)
+{
+    return l->ring || (l->carrier->rfd >= 0 && !l->eof && l->state < LINK_CLOSING);
+}
+
+/* Waits to `until` and reads. Without a queue a socket's read waits by itself. */
+static void wait_and_read(struct cule_link *l, uint64_t until, uint64_t now)
+{
+    int ms = left_ms(until, now);
+    bool read = can_read(l);
+    bool in = true;
+    if (!l->ring && !l->rbuf) {
+        l->rbuf = malloc(READ_BYTES);
+        l->rbuf_cap = READ_BYTES;
+    }
+    if (!l->ring && !l->rbuf) {
+        cule_link_die(l, CULE_ENOMEM, "out of memory");
+        return;
+    }
+    if (l->ring) {
+        if (wait_ring(l, read, ms) == 0) {
+            return;
+        }
+        l->s.now_ns = cule_now_ns();
+    } else if (l->s.queued || !l->carrier->ops->read_wait || !read) {
+        if (wait_carrier(l, read, ms, &in) <= 0 || !read || !in) {
+            return;
+        }
+    } else {
+        l->wait_ms = ms;
+    }
+    cule_link_read_some(l);
+    l->wait_ms = 0;
+}
+
+/* One round: what is queued out, what is there in; waits to the deadline if there is nothing. 0, or negative: the link
+ * has ended. Bytes that an earlier call left are dealt with first, for the buffer is theirs. */
+static int pump(struct cule_link *l, uint64_t deadline_ns)
+{
+    if (l->state == LINK_DEAD) {
+        return ended(l);
+    }
+    if (l->fed) {
+        int rc = cule_link_step_all(l);
+        l->fed = rc > 0;
+        if (!l->fed && l->eof && l->state != LINK_DEAD) {
+            cule_link_read_some(l); /* sees to the end that was put off */
+        }
+        return l->state == LINK_DEAD ? ended(l) : 0;
+    }
+    uint64_t now = cule_now_ns();
+    uint64_t until = CULE_MIN(deadline_ns, cule_link_due(l));
+    if (l->state == LINK_CONNECTING) {
+        bool in;
+        if (cule_link_handshake(l) == 0) {
+            wait_carrier(l, true, left_ms(until, now), &in);
+        }
+    } else {
+        if (l->s.queued) {
+            cule_link_write_some(l);
+        }
+        if (l->state != LINK_DEAD) {
+            wait_and_read(l, until, now);
+        }
+    }
+    if (l->s.hello_in && l->state == LINK_OPEN) {
+        l->limit_ns = 0;
+    }
+    cule_link_tick(l);
+    if (l->state != LINK_DEAD && l->s.bye_in && !l->fed) {
+        cule_link_die(l, 0, NULL);
+    }
+    return l->state == LINK_DEAD ? ended(l) : 0;
 }
 
 int cule_link_wait_ready(struct cule_link *l, struct cule_err *err)
 {
     while (!cule_link_is_ready(l) && l->state != LINK_DEAD) {
-        if (cule_now_ns() >= l->limit_ns) {
-            return cule_err_set(err, CULE_ETIMEOUT, "the peer sent no hello in time");
-        }
         if (pump(l, l->limit_ns) < 0) {
             break;
+        }
+        if (l->state == LINK_HALF) {
+            return cule_err_set(err, CULE_ECLOSED, "closed by the peer");
         }
     }
     return l->state == LINK_DEAD ? why(l, err) : 0;
@@ -136,12 +184,17 @@ void cule_link_drop_kept(struct cule_link *l)
     }
     free_kept(l->current);
     l->current = NULL;
+    if (l->ring_lent) {
+        l->ring_lent = false;
+        cule_ring_release(l->ring);
+    }
 }
 
 /* A copy that owns its bytes and descriptors. */
 static struct kept *keep(struct cule_msg *m)
 {
-    struct kept *k = malloc(sizeof *k + m->len + CULE_TRACE_SIZE);
+    size_t size = sizeof(struct kept) + m->len + CULE_TRACE_SIZE;
+    struct kept *k = aligned_alloc(_Alignof(struct kept), (size + _Alignof(struct kept) - 1) & -_Alignof(struct kept));
     int *fds = m->nfds ? malloc(m->nfds * sizeof *fds) : NULL;
     if (!k || (m->nfds && !fds)) {
         free(k);
@@ -149,7 +202,9 @@ static struct kept *keep(struct cule_msg *m)
         return NULL;
     }
     k->m = *m;
-    memcpy(k->bytes + CULE_TRACE_SIZE, m->body, m->len);
+    if (m->len) {
+        memcpy(k->bytes + CULE_TRACE_SIZE, m->body, m->len);
+    }
     k->m.body = k->bytes + CULE_TRACE_SIZE;
     if (m->trace) {
         memcpy(k->bytes, m->trace, CULE_TRACE_SIZE);
@@ -170,28 +225,44 @@ static struct cule_msg *give(struct cule_link *l, struct kept *k)
     return &k->m;
 }
 
-/* To whoever waits for one in cule_link_next, as it lies in the buffer; else it is put aside. */
+/* What the last call returned is over. */
+static void begin_call(struct cule_link *l)
+{
+    free_kept(l->current);
+    l->current = NULL;
+    l->stop = false;
+    if (l->ring_lent) {
+        l->ring_lent = false;
+        cule_ring_release(l->ring);
+    }
+}
+
+/* To whoever waits for one in cule_link_next, as it lies in the buffer; else it is put aside. Messages of the link's
+ * own making at its end lie in nobody's buffer. */
 void cule_link_keep(struct cule_link *l, struct cule_msg *m)
 {
-    if (l->next_into && m->nfds == 0) {
+    bool local = m->h.kind == CULE_CANCEL;
+    if (l->next_into && m->nfds == 0 && !local) {
         *l->next_into = *m;
         l->next_into = NULL;
-        l->next_done = true;
+        l->stop = true;
         return;
     }
-    struct kept *k = l->nkept < LINK_KEPT_MAX ? keep(m) : NULL;
+    struct kept *k = l->nkept < LINK_KEPT_MAX || local ? keep(m) : NULL;
     if (!k) {
-        cule_link_die(l, CULE_ELIMIT, "too many messages came while an answer was waited for");
+        cule_link_die(l, l->nkept < LINK_KEPT_MAX ? CULE_ENOMEM : CULE_ELIMIT,
+                      "no room for what came while an answer was waited for");
         return;
     }
     if (l->next_into) {
         *l->next_into = *give(l, k);
         l->next_into = NULL;
-        l->next_done = true;
+        l->stop = true;
         return;
     }
     cule_list_push(&l->kept, &k->node);
     l->nkept++;
+    l->stop = l->draining && l->nkept >= LINK_KEPT_MAX / 2;
 }
 
 static void stream_answer(struct cule_link *l, void *arg, struct cule_msg *m)
@@ -200,106 +271,171 @@ static void stream_answer(struct cule_link *l, void *arg, struct cule_msg *m)
     cule_link_keep(l, m);
 }
 
-int cule_link_next(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, struct cule_err *err)
+static bool take_kept(struct cule_link *l, struct cule_msg *m)
 {
-    uint64_t deadline = deadline_of(timeout_ms);
     struct cule_list *n = cule_list_pop(&l->kept);
     if (n) {
         l->nkept--;
         *m = *give(l, CULE_LIST_ENTRY(n, struct kept, node));
+    }
+    return n != NULL;
+}
+
+int cule_link_next(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, struct cule_err *err)
+{
+    uint64_t deadline = deadline_of(timeout_ms);
+    begin_call(l);
+    if (take_kept(l, m)) {
         return 1;
     }
-    free_kept(l->current);
-    l->current = NULL;
     l->next_into = m;
-    l->next_done = false;
-    if (l->fed && cule_link_step_all(l) == 0 && !l->next_done) {
-        l->fed = false;
-    }
-    while (!l->next_done && l->state != LINK_DEAD) {
-        if (pump(l, deadline) < 0 || l->next_done) {
+    while (!l->stop && l->state != LINK_DEAD) {
+        if (l->state == LINK_HALF && !l->fed) {
+            break; /* nothing more will come; answers still go out */
+        }
+        if (pump(l, deadline) < 0 || l->stop) {
             break;
         }
-        if (cule_now_ns() >= deadline) {
+        if (deadline != UINT64_MAX && cule_now_ns() >= deadline) {
             l->next_into = NULL;
             return cule_err_set(err, CULE_ETIMEOUT, "no message in time");
         }
     }
     l->next_into = NULL;
-    if (!l->next_done) {
-        return why(l, err);
+    if (l->stop || take_kept(l, m)) {
+        return 1;
     }
-    l->next_done = false;
-    return 1;
+    return why(l, err);
 }
 
 struct ask {
-    struct cule_link *l;
-    struct kept *answer;
+    struct cule_msg *into;
     bool done;
+    bool no_memory;
 };
 
 static void on_answer(struct cule_link *l, void *arg, struct cule_msg *m)
 {
     struct ask *a = arg;
-    if (a->done) {
+    a->done = true;
+    l->stop = true;
+    if (m->nfds == 0 && m->h.kind == CULE_REPLY) {
+        *a->into = *m; /* as it lies in the buffer */
         return;
     }
-    a->answer = keep(m);
-    a->done = true;
-    (void)l;
+    struct kept *k = keep(m);
+    a->no_memory = k == NULL;
+    if (k) {
+        *a->into = *give(l, k);
+    }
 }
 
 int cule_link_ask(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, struct cule_msg *answer,
                   struct cule_err *err)
 {
-    struct ask a = {.l = l};
+    struct ask a = {.into = answer};
     uint64_t deadline = deadline_of(timeout_ms);
-    free_kept(l->current);
-    l->current = NULL;
+    uint64_t id;
     int rc;
-    while ((rc = cule_link_call(l, m, timeout_ms, on_answer, &a, NULL)) == CULE_EAGAIN) {
-        if (pump(l, deadline) < 0 || cule_now_ns() >= deadline) {
-            break;
+    begin_call(l);
+    while ((rc = cule_link_call(l, m, timeout_ms, on_answer, &a, &id)) == CULE_EAGAIN) {
+        if (pump(l, deadline) < 0) {
+            return why(l, err);
+        }
+        if (deadline != UINT64_MAX && cule_now_ns() >= deadline) {
+            return cule_err_set(err, CULE_ETIMEOUT, "the peer gave no credit in time");
         }
     }
-    if (!rc && l->fed && cule_link_step_all(l) == 0) {
-        l->fed = false;
+    if (rc) {
+        return l->state == LINK_DEAD ? why(l, err) : cule_err_set(err, rc, "%s", cule_err_text(rc));
     }
-    while (!rc && !a.done && l->state != LINK_DEAD) {
-        pump(l, deadline);
+    while (!a.done && pump(l, deadline) == 0) {
     }
-    if (rc || !a.done) {
-        return rc && l->state != LINK_DEAD ? cule_err_set(err, rc, "%s", cule_err_text(rc)) : why(l, err);
+    if (!a.done) {
+        return why(l, err);
     }
-    if (!a.answer) {
+    if (a.no_memory) {
+        cule_session_cancel(&l->s, id);
         return cule_err_set(err, CULE_ENOMEM, "out of memory");
     }
-    *answer = *give(l, a.answer);
     if (answer->h.flags & CULE_OPEN) {
-        cule_session_redirect(&l->s, answer->h.id, stream_answer, NULL);
+        cule_session_redirect(&l->s, id, stream_answer, NULL);
     }
     return cule_msg_error(answer, err);
+}
+
+/* Reads what comes while the queue is being written, or two that send to each other would wait for ever. Where too much
+ * has been put aside already the peer has to wait. */
+static void wait_in_drain(struct cule_link *l, uint64_t deadline, uint64_t now)
+{
+    bool in;
+    bool room = l->nkept < LINK_KEPT_MAX / 2 && l->s.cfg.duplex;
+    if (l->state == LINK_CONNECTING || (l->fed && room)) {
+        pump(l, deadline);
+    } else if (room && !l->fed) {
+        wait_and_read(l, CULE_MIN(deadline, cule_link_due(l)), now);
+        cule_link_tick(l);
+    } else if (l->ring) {
+        wait_ring(l, false, left_ms(deadline, now));
+    } else {
+        wait_carrier(l, false, left_ms(deadline, now), &in);
+    }
 }
 
 int cule_link_drain(struct cule_link *l, uint64_t timeout_ms, struct cule_err *err)
 {
     uint64_t deadline = deadline_of(timeout_ms);
-    while (l->state != LINK_DEAD) {
+    begin_call(l);
+    l->draining = true;
+    int rc = 0;
+    while (l->state != LINK_DEAD && !rc) {
         cule_link_write_some(l);
-        if (l->s.queued == 0) {
-            return 0;
+        if (l->state == LINK_DEAD || (l->s.queued == 0 && l->state != LINK_CONNECTING)) {
+            break;
         }
         uint64_t now = cule_now_ns();
         if (now >= deadline) {
-            return cule_err_set(err, CULE_ETIMEOUT, "the peer does not take what is sent");
-        }
-        if (l->ring) {
-            cule_ring_wait(l->ring, CULE_RING_WRITABLE, left_ms(deadline, now));
+            rc = cule_err_set(err, CULE_ETIMEOUT, "the peer does not take what is sent");
         } else {
-            struct pollfd p = {.fd = l->carrier->wfd, .events = POLLOUT};
-            poll(&p, 1, left_ms(deadline, now));
+            l->stop = false;
+            wait_in_drain(l, deadline, now);
         }
     }
+    l->draining = l->stop = false;
+    if (rc || (l->s.queued == 0 && !l->muted && (l->state != LINK_DEAD || l->why.code == 0))) {
+        return rc;
+    }
+    ended(l);
     return why(l, err);
+}
+
+void cule_link_close_wait(struct cule_link *l)
+{
+    uint64_t deadline = l->limit_ns;
+    uint8_t skip[4096];
+    struct cule_err err;
+    if (l->state == LINK_CONNECTING) {
+        cule_link_die(l, 0, NULL);
+        return;
+    }
+    l->limit_ns = 0;
+    cule_session_bye(&l->s);
+    int rc = cule_link_drain(l, CULE_LINK_LINGER_MS, &err);
+    if (l->state == LINK_DEAD) {
+        return;
+    }
+    if (rc) {
+        cule_link_die(l, rc, err.text);
+        return;
+    }
+    l->state = LINK_CLOSING;
+    cule_link_finish(l);
+    while (l->state != LINK_DEAD) {
+        ssize_t n = l->carrier->ops->read(l->carrier, skip, sizeof skip, &l->fds, NULL);
+        struct pollfd p = {.fd = l->carrier->rfd, .events = POLLIN};
+        if ((n <= 0 && n != CULE_EAGAIN) || (n < 0 && poll(&p, 1, left_ms(deadline, cule_now_ns())) == 0) ||
+            cule_now_ns() >= deadline) {
+            cule_link_die(l, 0, NULL);
+        }
+    }
 }

@@ -38,31 +38,42 @@ struct cule_link {
     struct cule_peer peer;
     struct cule_err why;
     enum link_state state;
-    bool paused, in_flush, in_read, freed, want_write, defer_writable;
-    bool ring_attach; /* the client's end: the offer has not come yet */
+    bool paused, want_write, defer_ring;
+    bool in_flush;     /* inside the carrier's or ring's write */
+    bool in_callback;  /* somewhere below one of our callbacks: freeing is then a bug */
+    bool close_wanted; /* while still connecting */
+    bool finished;     /* everything is written; the peer's end is waited for, what it sends is thrown away */
+    bool muted;        /* the peer takes nothing any more; what it sent is still read */
+    bool muted_told;
+    bool eof;
     bool ring_trust;
+    bool ring_lent; /* a frame whose message the caller still has */
+    bool ping_out;
     int ring_sock;     /* before the hand-over */
+    size_t greeting;   /* bytes of our HELLO and first grants */
     uint64_t limit_ns; /* connect or linger deadline */
     uint64_t timer_ns; /* what the timer is set to; 0: off */
     uint64_t ping_ns;  /* interval; 0: none */
     uint64_t last_in_ns;
-    bool ping_out;
     uint64_t skipped_bytes;
-    uint64_t calls_at_eof;
     void *tls_config; /* client: freed with the link */
     /* without a loop */
     uint8_t *rbuf;
     size_t rbuf_cap;
     int wait_ms; /* what a read may block: milliseconds, -1 without a deadline, 0 not at all */
-    bool fed;    /* rbuf holds bytes not stepped through */
+    bool fed;    /* rbuf, or the decoder at the end of the stream, holds bytes not stepped through */
+    bool stop;   /* the caller has what it waits for: no further steps */
+    bool draining;
     struct cule_list kept;
     unsigned nkept;
     struct kept *current;       /* what the last call returned */
     struct cule_msg *next_into; /* cule_link_next: where the next message goes */
-    bool next_done;
 };
 
 enum { LINK_KEPT_MAX = 1024, LINK_READ_BYTES = 256 * 1024, LINK_READ_ROUNDS = 8, LINK_FLUSH_BYTES = 256 * 1024 };
+enum { LINK_KILL_MS = 1000 }; /* what a command started for exec: has to end by itself */
+
+extern const struct cule_session_ops cule_link_session_ops;
 
 /* What kind of carrier a link is made for. */
 struct link_shape {
@@ -83,14 +94,21 @@ void cule_link_write_some(struct cule_link *l);
 void cule_link_update(struct cule_link *l); /* watches and timer to what is wanted now */
 void cule_link_tick(struct cule_link *l);
 int cule_link_handshake(struct cule_link *l);
-void cule_link_on_eof(struct cule_link *l);
+/* When the link must next be looked at though nothing comes: UINT64_MAX never. */
+uint64_t cule_link_due(const struct cule_link *l);
+/* Everything is on its way: ends, or waits for the peer's end where closing now could take back what was sent. */
+void cule_link_finish(struct cule_link *l);
+/* Opening failed: frees the link and leaves its descriptors to the caller. */
+void cule_link_disown(struct cule_link *l);
 void cule_link_release(struct cule_link *l);
 
 /* Without a loop: a message for cule_link_next, now or later. */
 void cule_link_keep(struct cule_link *l, struct cule_msg *m);
 void cule_link_drop_kept(struct cule_link *l);
+/* What cule_link_close is without a loop. */
+void cule_link_close_wait(struct cule_link *l);
 int cule_link_wait_ready(struct cule_link *l, struct cule_err *err);
-/* Both ends of ring:. The socket is the link's on success. */
+/* Both ends of ring:. The socket is theirs from the call on, closed on failure. */
 int cule_link_attach_ring(struct cule_loop *loop, int sock, bool trust, const struct cule_link_opts *o,
                           struct cule_link **out, struct cule_err *err);
 int cule_link_create_ring(struct cule_loop *loop, int sock, bool trust, const struct cule_link_opts *o,

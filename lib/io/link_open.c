@@ -3,13 +3,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+/* One stream socket, also when it is both standard input and standard output. */
 static bool is_socket(const struct cule_carrier *c)
 {
-    return c->rfd >= 0 && c->rfd == c->wfd;
+    struct stat r;
+    struct stat w;
+    if (c->rfd < 0 || c->rfd == c->wfd) {
+        return c->rfd >= 0;
+    }
+    return c->wfd >= 0 && fstat(c->rfd, &r) == 0 && fstat(c->wfd, &w) == 0 && S_ISSOCK(r.st_mode) &&
+           r.st_dev == w.st_dev && r.st_ino == w.st_ino;
 }
 
 /* Makes the link over a carrier, which it owns on success. */
@@ -65,12 +74,13 @@ int cule_link_open_fd(struct cule_loop *loop, int rfd, int wfd, const struct cul
     }
     rc = over_carrier(loop, c, o, &l, err);
     if (rc) {
+        c->rfd = c->wfd = -1; /* they stay the caller's */
         c->ops->close(c);
         return rc;
     }
     rc = finish_opening(l, err);
     if (rc) {
-        cule_link_release(l);
+        cule_link_disown(l);
         return rc;
     }
     *out = l;
@@ -84,6 +94,7 @@ int cule_link_attach_ring(struct cule_loop *loop, int sock, bool trust, const st
     struct link_shape shape = {.duplex = true, .socket = true};
     int rc = cule_link_alloc(loop, o, &shape, &l, err);
     if (rc) {
+        close(sock);
         return rc;
     }
     l->ring_trust = trust;
@@ -91,22 +102,15 @@ int cule_link_attach_ring(struct cule_loop *loop, int sock, bool trust, const st
     cule_peer_of_socket(sock, &l->peer);
     if (!loop) {
         struct cule_ring_opts ro = {.trust_same_uid = trust};
-        rc = cule_ring_attach(&l->ring, sock, &ro, CULE_LINK_CONNECT_MS, err);
-        if (rc < 0) {
+        uint64_t limit_ms = o->connect_timeout_ms ? o->connect_timeout_ms : CULE_LINK_CONNECT_MS;
+        rc = cule_ring_attach(&l->ring, sock, &ro, (int)CULE_MIN(limit_ms, (uint64_t)INT_MAX), err);
+        if (!rc) {
             l->ring_sock = -1;
-            cule_link_release(l);
-            return rc;
+            l->state = LINK_OPEN;
         }
-        l->ring_sock = -1;
-        l->state = LINK_OPEN;
     }
-    rc = finish_opening(l, err);
+    rc = rc ? rc : finish_opening(l, err);
     if (rc) {
-        if (l->ring_sock >= 0) {
-            l->ring_sock = -1; /* stays the caller's */
-        } else if (l->ring) {
-            rc = cule_err_context(err, rc, "ring");
-        }
         cule_link_release(l);
         return rc;
     }
@@ -122,17 +126,18 @@ int cule_link_create_ring(struct cule_loop *loop, int sock, bool trust, const st
     struct cule_ring_opts ro = {.trust_same_uid = trust};
     int rc = cule_link_alloc(loop, o, &shape, &l, err);
     if (rc) {
+        close(sock);
         return rc;
     }
     cule_peer_of_socket(sock, &l->peer);
+    l->ring_sock = sock;
     rc = cule_ring_create(&l->ring, &ro, err);
     rc = rc ? rc : cule_ring_handover(l->ring, sock, err);
-    if (rc) {
-        cule_link_release(l);
-        return rc;
+    if (!rc) {
+        l->ring_sock = -1; /* the ring owns it */
+        l->state = LINK_OPEN;
+        rc = cule_link_start(l, err); /* without a loop too: the first use waits for the attacher's HELLO */
     }
-    l->state = LINK_OPEN;
-    rc = cule_link_start(l, err); /* without a loop too: the HELLO of an attacher is waited for by the first use */
     if (rc) {
         cule_link_release(l);
         return rc;
@@ -169,8 +174,9 @@ static int open_exec(struct cule_loop *loop, const struct cule_endpoint *ep, con
     }
     rc = cule_link_open_fd(loop, sv[0], sv[0], o, &l, err);
     if (rc) {
+        close(sv[0]);
         cule_proc_free(proc);
-        return rc;
+        return cule_err_context(err, rc, "no link to '%s'", ep->path);
     }
     l->proc = proc;
     *out = l;
@@ -220,6 +226,7 @@ static int open_socket(struct cule_loop *loop, const struct cule_endpoint *ep, c
     }
     if (ep->type == CULE_EP_RING) {
         rc = cule_link_attach_ring(loop, fd, ep->trust_same_uid, o, out, err);
+        fd = -1;
         goto out;
     }
     if (!tls) {

@@ -16,7 +16,6 @@ struct cule_loop {
     uv_timer_t limit; /* bounds cule_loop_turn */
     struct cule_list deferred;
     struct cule_list files; /* watches on what cannot be polled */
-    unsigned active_files;
 };
 
 struct cule_watch {
@@ -95,7 +94,7 @@ static void idle_needed(struct cule_loop *l)
     bool need = !cule_list_empty(&l->deferred);
     CULE_LIST_EACH (n, &l->files) {
         struct cule_watch *w = CULE_LIST_ENTRY(n, struct cule_watch, node);
-        need = need || (w->events && !w->gone);
+        need = need || ((w->events & (POLLIN | POLLOUT)) && !w->gone);
     }
     if (need && !uv_is_active((uv_handle_t *)&l->idle)) {
         uv_idle_start(&l->idle, on_idle);

@@ -141,6 +141,8 @@ static int alert(gnutls_session_t s, struct cule_err *err)
         return cule_err_set(err, CULE_EAUTH, "tls: the peer refused our certificate: %s", name ? name : "unknown");
     case GNUTLS_A_NO_APPLICATION_PROTOCOL:
         return cule_err_set(err, CULE_EUNSUPPORTED, "tls: the peer does not speak cule/1 (ALPN)");
+    case GNUTLS_A_HANDSHAKE_FAILURE:
+        return cule_err_set(err, CULE_EUNSUPPORTED, "tls: the peer finds no version or cipher in common with us");
     case GNUTLS_A_PROTOCOL_VERSION: return cule_err_set(err, CULE_EUNSUPPORTED, "tls: the peer does not speak TLS 1.3");
     default: return cule_err_set(err, CULE_EIO, "tls: the peer gave up: %s", name ? name : "unknown");
     }
@@ -159,6 +161,9 @@ int cule_tls_error(gnutls_session_t s, int rc, const char *what, const char *exp
     case GNUTLS_E_NO_CERTIFICATE_FOUND: return cule_err_set(err, CULE_EAUTH, "tls: the peer showed no certificate");
     case GNUTLS_E_NO_APPLICATION_PROTOCOL:
         return cule_err_set(err, CULE_EUNSUPPORTED, "tls: the peer does not speak cule/1 (ALPN)");
+    case GNUTLS_E_NO_CIPHER_SUITES:
+        return cule_err_set(err, CULE_EUNSUPPORTED,
+                            "tls: no cipher in common with the peer: it should speak TLS 1.3 with usual ciphers");
     case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
         return cule_err_set(err, CULE_EUNSUPPORTED, "tls: the peer does not speak TLS 1.3");
     case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:

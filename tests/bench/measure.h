@@ -26,8 +26,6 @@ enum { ROUNDS = 5 };
 #define NONE NAN
 #define UNUSED __attribute__((unused))
 
-extern const char *program_invocation_short_name;
-
 UNUSED static void die(const char *what)
 {
     fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, strerror(errno));

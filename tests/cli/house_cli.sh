@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # What every program does alike: help, version, errors, exit statuses, terminals, full disks, completions.
 . "${0%/*}/../lib/tap.sh"
+cd "$TAP_ROOT" || exit 1
+PROGRAMS=$(for d in cmd/*/; do echo "$TAP_O/bin/$(basename "$d")"; done)
 
 help_on_stdout() {
-    for p in "$TAP_O"/bin/*; do
+    for p in $PROGRAMS; do
         "$p" --help >out 2>err
-        [ -s out ] && [ ! -s err ]
+        [ -s out ]
+        [ ! -s err ]
         contains out "^usage: ${p##*/} "
         status 0 "$p" help >again
         same out again
@@ -14,14 +17,15 @@ help_on_stdout() {
     done
 }
 version() {
-    for p in "$TAP_O"/bin/*; do
+    for p in $PROGRAMS; do
         "$p" --version >out
         contains out "^${p##*/} [0-9]+\.[0-9]+\.[0-9]+$"
     done
 }
 help_of_subcommands() {
-    for p in "$TAP_O"/bin/*; do
-        "$p" --dump-options | awk -F '\t' '$1 == "command" { print $2 }' | while read -r c; do
+    for p in $PROGRAMS; do
+        "$p" --dump-options >table
+        for c in $(awk -F '\t' '$1 == "command" { print $2 }' table); do
             "$p" "$c" --help >out
             contains out "^usage: ${p##*/} $c "
             "$p" help "$c" >again
@@ -42,7 +46,8 @@ json_errors() {
     status 2 cule-ipc --json "no\"such" >out 2>err
     [ ! -s out ]
     jq -e '.error == "usage" and .code == 2 and (.message | contains("no\"such"))' err
-    is <(wc -l <err) 1
+    wc -l <err >count
+    is count 1
 }
 full_disk() {
     status 4 cule-ipc --help >/dev/full 2>err
@@ -63,11 +68,12 @@ narrow_terminal() {
     [ ! -s long ] || tap_fail "$(cat long)"
 }
 dump_is_tsv() {
-    for p in "$TAP_O"/bin/*; do
-        "$p" --dump-options | awk -F '\t' '
+    for p in $PROGRAMS; do
+        "$p" --dump-options >table
+        awk -F '\t' '
             { want["program"] = 4; want["command"] = 5; want["option"] = 11; want["arg"] = 6 }
             NF != want[$1] { print NR ": " $0 }
-            { for (i = 1; i <= NF; i++) if ($i == "") print NR ": an empty field" }' >bad
+            { for (i = 1; i <= NF; i++) if ($i == "") print NR ": an empty field" }' table >bad
         [ ! -s bad ] || tap_fail "$(cat bad)"
     done
 }

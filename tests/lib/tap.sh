@@ -186,6 +186,7 @@ fails() {
 
 same() {
     cmp -s "$1" "$2" && return 0
+    [ -r "$2" ] || tap_fail "$2 cannot be read" || return 1
     if grep -qzP '[\x00-\x08\x0e-\x1f]' "$1" "$2" 2>/dev/null; then
         diff -u <(od -Ax -tx1z "$1") <(od -Ax -tx1z "$2") | head -n 40
     else
@@ -194,7 +195,10 @@ same() {
     tap_fail "$1 and $2 differ"
 }
 
-is() { printf '%s\n' "$2" | same - "$1"; }
+is() {
+    printf '%s\n' "$2" >"$TAP_DIR/wanted"
+    same "$TAP_DIR/wanted" "$1"
+}
 
 contains() {
     grep -qE -- "$2" "$1" && return 0

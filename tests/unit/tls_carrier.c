@@ -347,6 +347,9 @@ static void test_stream(void **state)
     ok(gnutls_rnd(GNUTLS_RND_NONCE, data, STREAM_BYTES));
     meet(&p, mutual_server, mutual_client);
     struct cule_carrier *end[2] = {p.s, p.c};
+    int small = 8192;
+    setsockopt(p.s->wfd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    setsockopt(p.c->wfd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
     bool blocked = false;
     while (received[0] < STREAM_BYTES || received[1] < STREAM_BYTES) {
         struct pollfd fds[2];
@@ -573,7 +576,7 @@ static void test_old_versions(void **state)
 {
     (void)state;
     stranger_meets(true, "NORMAL:-VERS-ALL:+VERS-TLS1.2", "cule/1", CULE_EUNSUPPORTED, "TLS 1.3");
-    stranger_meets(false, "NORMAL:-VERS-ALL:+VERS-TLS1.2", "cule/1", CULE_EUNSUPPORTED, "TLS 1.3");
+    stranger_meets(false, "NORMAL:-VERS-ALL:+VERS-TLS1.2", "cule/1", CULE_EUNSUPPORTED, "version");
 }
 
 static void test_not_tls(void **state)

@@ -1,0 +1,55 @@
+/* cule-ipc bus: what gives the pure broker (core/bus) its links, clock and signals. */
+#ifndef CULE_IPC_BUS_H
+#define CULE_IPC_BUS_H
+
+#include "common.h"
+#include "core/bus/bus.h"
+
+struct bus_opts {
+    struct cule_words listen, topics;
+    const char *store, *acl, *name;
+    int level;
+    uint64_t max_clients, max_topics, max_rate, max_subscriptions, max_queue_bytes, max_memory;
+    uint64_t uid_max_clients, uid_max_rate, uid_max_subscriptions, uid_max_queue_bytes;
+    uint64_t queue, queue_bytes, slow_ms, drain_ms, message_max;
+};
+
+struct broker {
+    struct cule_cli *cli;
+    const struct bus_opts *o;
+    struct cule_loop *loop;
+    struct cule_bus *bus;
+    struct cule_listener **listeners;
+    size_t nlisteners;
+    struct cule_list peers, due; /* due: wait for cule_bus_writable */
+    struct cule_defer turn;      /* the end of a turn: flush, writable, the next tick */
+    struct cule_timer *tick;
+    uint64_t now_ns;  /* as last told to the bus, which must never go back */
+    uint64_t tick_ns; /* what the timer is set to; 0: off */
+    struct cule_sigwatch *sigs[3];
+    struct cule_timer *drain; /* the end of a drain */
+    bool draining, in_cancel;
+    int level; /* 0 error, 1 warning, 2 info */
+};
+
+/* A client: its link, and what the bus calls it. */
+struct bus_peer {
+    struct cule_list node;
+    struct cule_list due; /* in broker->due */
+    struct broker *b;
+    struct cule_link *link;
+    struct cule_bus_client *client; /* NULL until its HELLO */
+    uint64_t *ids;                  /* streams that became writable: nids of them */
+    unsigned nids;
+    bool whole; /* the link itself became writable */
+};
+
+extern const struct cule_bus_effects bus_effects;
+void bus_accept(struct cule_listener *s, void *ctx, struct cule_link *l);
+/* At the end of this turn: retry what waits, look at the clock. */
+void bus_turn(struct broker *b);
+
+/* The time for the bus: read now, or as read once for this turn of the loop. */
+uint64_t bus_now(struct broker *b, bool fresh);
+
+#endif
