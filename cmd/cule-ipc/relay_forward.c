@@ -20,6 +20,13 @@ struct forward {
     void *ctx;
 };
 
+static void credit_back(const struct forward_port *from, const struct cule_msg *m)
+{
+    if (from->link && !from->credited) {
+        ipc_msg_consumed(from->link, m);
+    }
+}
+
 /* --- ports --- */
 
 void forward_port_init(struct forward_port *p, struct cule_link *l, bool connected, uint64_t number)
@@ -54,8 +61,8 @@ static void end(struct forward *f, int code)
     cule_list_remove(&f->down_node);
     cule_buf_release(&f->up);
     cule_buf_release(&f->down);
-    if (f->request && f->from->link) {
-        ipc_msg_consumed(f->from->link, &f->request->m);
+    if (f->request) {
+        credit_back(f->from, &f->request->m);
     }
     ipc_msg_free(f->request);
     if (f->done) {
@@ -268,7 +275,7 @@ int forward_request(struct forward_port *from, struct forward_port *to, struct c
         free(f);
         rc = rc ? rc : !to->link ? CULE_ECLOSED : CULE_ENOMEM;
         cule_link_error(from->link, id, rc, 0, "%s", cule_err_text(rc));
-        ipc_msg_consumed(from->link, m);
+        credit_back(from, m);
         return rc;
     }
     *f = (struct forward){.from = from, .to = to, .from_id = id, .priority = m->h.priority};
@@ -282,7 +289,7 @@ int forward_request(struct forward_port *from, struct forward_port *to, struct c
     rc = translate(from, to, &copy.h, &err);
     if (rc) {
         fail(f, rc, err.text);
-        ipc_msg_consumed(from->link, m);
+        credit_back(from, m);
         return rc;
     }
     from->passed++;
@@ -296,7 +303,7 @@ int forward_request(struct forward_port *from, struct forward_port *to, struct c
             cule_list_push(&to->up, &f->up_node);
         }
     } else {
-        ipc_msg_consumed(from->link, m);
+        credit_back(from, m);
     }
     if (rc) {
         fail(f, rc, refusal(rc));
@@ -358,7 +365,7 @@ static int flush_up(struct forward *f)
             return -1;
         }
         f->request = NULL;
-        ipc_msg_consumed(f->from->link, &k->m);
+        credit_back(f->from, &k->m);
         ipc_msg_free(k);
     }
     while (cule_buf_len(&f->up) || f->up_last) {
@@ -376,6 +383,15 @@ static int flush_up(struct forward *f)
     return 1;
 }
 
+void forward_stream(struct forward_port *from, struct cule_msg *m)
+{
+    struct forward *f = cule_map_get(&from->asked, m->h.id);
+    if (f) {
+        tap(f, false, m);
+        pass_up(f, m->body, m->len, !(m->h.flags & CULE_OPEN));
+    }
+}
+
 bool forward_message(struct forward_port *from, struct cule_msg *m)
 {
     struct forward *f = cule_map_get(&from->asked, m->h.id);
@@ -388,9 +404,8 @@ bool forward_message(struct forward_port *from, struct cule_msg *m)
         return true;
     }
     if (m->h.kind == CULE_DATA) {
-        tap(f, false, m);
         ipc_msg_consumed(from->link, m);
-        pass_up(f, m->body, m->len, !(m->h.flags & CULE_OPEN));
+        forward_stream(from, m);
         return true;
     }
     return false;
@@ -464,9 +479,7 @@ int forward_event(struct forward_port *from, struct forward_port *to, struct cul
     struct cule_msg copy = *m;
     struct cule_err err = {0};
     int rc = to->link ? translate(from, to, &copy.h, &err) : CULE_ECLOSED;
-    if (from->link) {
-        ipc_msg_consumed(from->link, m);
-    }
+    credit_back(from, m);
     if (rc == 0 && from->tap) {
         from->tap(from->tap_ctx, false, m);
     }

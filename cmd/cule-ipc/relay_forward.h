@@ -34,6 +34,7 @@ struct forward_port {
     struct cule_list events; /* struct ipc_msg: one-way messages that do */
     unsigned nevents;
     uint64_t passed;    /* requests */
+    bool credited;      /* its owner gives back the credit of requests and events, whatever becomes of them */
     int gone_code;      /* what an asker is told when this link dies; 0: CULE_ECLOSED */
     char gone_text[96]; /* and with which words */
     forward_tap_fn *tap;
@@ -60,6 +61,8 @@ int forward_event(struct forward_port *from, struct forward_port *to, struct cul
 
 /* From the callbacks of the ports' links: DATA and CANCEL of a forwarded request; true if it was one. */
 bool forward_message(struct forward_port *from, struct cule_msg *m);
+/* DATA whose frames have been credited already. */
+void forward_stream(struct forward_port *from, struct cule_msg *m);
 void forward_writable(struct forward_port *p, uint64_t id);
 
 #endif

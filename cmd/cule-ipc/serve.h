@@ -63,7 +63,7 @@ struct serve_req {
     struct cule_span span; /* start_ns 0: nobody listens */
     struct cule_trace trace;
     bool traced;
-    int given_up; /* CULE_ECANCELLED, CULE_ETIMEOUT: why it is void */
+    int given_up;          /* CULE_ECANCELLED, CULE_ETIMEOUT: why it is void */
     bool body_open;        /* more of the request's stream is to come */
     bool replied;          /* REPLY with OPEN has gone out */
     struct cule_buf early; /* of the stream, while it is queued */
@@ -136,18 +136,18 @@ struct serve {
 extern const struct serve_backend serve_each, serve_lines, serve_frames;
 
 /* --- serve_queue.c: admission and ends --- */
-void serve_take(struct serve_client *c, struct cule_msg *m);          /* REQUEST or EVENT */
-void serve_take_data(struct serve_client *c, struct cule_msg *m);     /* DATA of one */
-void serve_take_cancel(struct serve_client *c, struct cule_msg *m);   /* CANCEL of one */
-void serve_client_gone(struct serve_client *c);                       /* all its requests are void */
+void serve_take(struct serve_client *c, struct cule_msg *m);        /* REQUEST or EVENT */
+void serve_take_data(struct serve_client *c, struct cule_msg *m);   /* DATA of one */
+void serve_take_cancel(struct serve_client *c, struct cule_msg *m); /* CANCEL of one */
+void serve_client_gone(struct serve_client *c);                     /* all its requests are void */
 void serve_pump_init(struct serve *s);
 void serve_pump(struct serve *s); /* begin what is queued, at the end of the turn */
 void serve_cancel_all(struct serve *s);
 bool serve_idle(const struct serve *s);
 
 /* --- for back ends --- */
-/* Answers. Each returns 0 or CULE_EAGAIN for the stream (then nothing was sent and `writable` will come); a void request
- * takes everything. */
+/* Answers. Each returns 0 or CULE_EAGAIN for the stream (then nothing was sent and `writable` will come); a void
+ * request takes everything. */
 int serve_stream(struct serve_req *q, uint64_t arg0, uint64_t arg1, const void *p, size_t n, bool last);
 void serve_reply(struct serve_req *q, uint64_t arg0, uint64_t arg1, const void *p, size_t n);
 void serve_error(struct serve_req *q, int code, uint64_t detail, const char *fmt, ...) CULE_PRINTF(4, 5);

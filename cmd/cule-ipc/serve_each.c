@@ -343,9 +343,8 @@ static int start(struct job *j, struct cule_err *err)
     j->log.pid = cule_proc_pid(j->proc);
     j->body_left = m->len - topic_len;
     rc = cule_buf_add(&j->to, m->body + topic_len, j->body_left);
-    rc = rc || cule_buf_len(&q->early) == 0
-             ? rc
-             : cule_buf_add(&j->to, cule_buf_data(&q->early), cule_buf_len(&q->early));
+    rc = rc || cule_buf_len(&q->early) == 0 ? rc
+                                            : cule_buf_add(&j->to, cule_buf_data(&q->early), cule_buf_len(&q->early));
     cule_buf_clear(&q->early);
     j->to_end = !q->body_open;
     return rc ? cule_err_set(err, rc, "out of memory") : 0;

@@ -11,10 +11,10 @@
 static bool ours(const char *entry)
 {
     static const char *const names[] = {
-        "CULE_READY_FD=", "NOTIFY_SOCKET=",   "LISTEN_FDS=",  "LISTEN_PID=",   "LISTEN_FDNAMES=",  "CULE_KIND=",
-        "CULE_SERVICE=",  "CULE_OP=",         "CULE_OP_NAME=", "CULE_ID=",      "CULE_ARG0=",       "CULE_ARG1=",
-        "CULE_PRIORITY=", "CULE_DEADLINE_MS=", "CULE_SOURCE=", "CULE_PEER_",    "CULE_TOPIC=",      "CULE_TRACEPARENT=",
-        "CULE_CAP=",      "CULE_FDS=",        "CULE_FD0=",    "CULE_FD1=",     "CULE_FD2=",        "CULE_FD3=",
+        "CULE_READY_FD=", "NOTIFY_SOCKET=",    "LISTEN_FDS=",   "LISTEN_PID=", "LISTEN_FDNAMES=", "CULE_KIND=",
+        "CULE_SERVICE=",  "CULE_OP=",          "CULE_OP_NAME=", "CULE_ID=",    "CULE_ARG0=",      "CULE_ARG1=",
+        "CULE_PRIORITY=", "CULE_DEADLINE_MS=", "CULE_SOURCE=",  "CULE_PEER_",  "CULE_TOPIC=",     "CULE_TRACEPARENT=",
+        "CULE_CAP=",      "CULE_FDS=",         "CULE_FD0=",     "CULE_FD1=",   "CULE_FD2=",       "CULE_FD3=",
     };
     for (size_t i = 0; i < CULE_COUNT(names); i++) {
         if (strncmp(entry, names[i], strlen(names[i])) == 0) {

@@ -6,9 +6,14 @@
 #include <unistd.h>
 
 struct speech {
-    struct worker *w;
+    struct cule_list node; /* in `orphans`, or alone */
+    struct serve *s;
+    struct worker *w; /* NULL: the process has ended, its last words are still being read */
     struct forward_port port;
 };
+
+/* Links whose process has ended. They end by themselves when all it said has been read. */
+static struct cule_list orphans = {&orphans, &orphans};
 
 /* One request on its way. */
 struct passing {
@@ -24,7 +29,7 @@ static void on_message(struct cule_link *l, void *ctx, struct cule_msg *m)
     if (m->h.kind == CULE_REQUEST) {
         cule_link_error(l, m->h.id, CULE_ENO_SERVICE, 0, "the server answers no requests of its workers");
     } else if (m->h.kind == CULE_EVENT) {
-        serve_say(x->w->s, 3, "an event from a worker has no receiver");
+        serve_say(x->s, 3, "an event from a worker has no receiver");
     }
 }
 
@@ -33,7 +38,7 @@ static void on_writable(struct cule_link *l, void *ctx, uint64_t id)
     struct speech *x = ctx;
     (void)l;
     forward_writable(&x->port, id);
-    serve_pump(x->w->s);
+    serve_pump(x->s);
 }
 
 /* All ports that may hold capabilities of this one. */
@@ -46,18 +51,30 @@ static void port_gone(struct serve *s, struct forward_port *p)
     }
 }
 
+static void speech_free(struct speech *x)
+{
+    cule_list_remove(&x->node);
+    forward_port_release(&x->port);
+    free(x);
+}
+
 static void on_closed(struct cule_link *l, void *ctx, const struct cule_err *why)
 {
     struct speech *x = ctx;
     struct worker *w = x->w;
     (void)l;
-    port_gone(w->s, &x->port);
+    if (!w) {
+        port_gone(x->s, &x->port);
+        speech_free(x);
+        return;
+    }
     struct pool *p = w->s->pool;
+    port_gone(w->s, &x->port);
     if (!p->stopping && !cule_proc_ended(w->proc)) {
         serve_say(w->s, 1, "worker %s[%d] closed its link%s%s", w->s->name, (int)w->log.pid, why->code ? ": " : "",
                   why->code ? why->text : "");
     }
-    pool_lost(w, "the worker closed its link");
+    pool_lost(w, "the worker closed its link"); /* frees x */
 }
 
 static const struct cule_link_ops link_ops = {.message = on_message, .writable = on_writable, .closed = on_closed};
@@ -74,6 +91,8 @@ static int frames_start_worker(struct worker *w, int err_fd, struct cule_err *er
         return rc;
     }
     x->w = w;
+    x->s = s;
+    cule_list_init(&x->node);
     const struct cule_link_opts lo = {
         .name = s->own_name, .ops = &link_ops, .ctx = x, .manual_credit = true, .connect_timeout_ms = UINT32_MAX};
     rc = cule_link_open_fd(s->loop, sv[0], sv[0], &lo, &l, err);
@@ -104,14 +123,12 @@ static void frames_down(struct worker *w, const char *why)
     struct speech *x = w->speech;
     w->speech = NULL;
     snprintf(x->port.gone_text, sizeof x->port.gone_text, "%s", why);
-    if (x->port.link) { /* the process ended before its link's end was seen */
-        struct cule_link *l = x->port.link;
-        cule_link_fail_calls(l);
-        port_gone(w->s, &x->port);
-        cule_link_free(l);
+    if (x->port.link) {
+        x->w = NULL;
+        cule_list_push(&orphans, &x->node);
+    } else {
+        speech_free(x);
     }
-    forward_port_release(&x->port);
-    free(x);
 }
 
 static void frames_finish(struct worker *w)
@@ -120,8 +137,7 @@ static void frames_finish(struct worker *w)
     cule_link_close(x->port.link);
 }
 
-static const struct pool_ops pool_ops = {
-    .start = frames_start_worker, .down = frames_down, .finish = frames_finish};
+static const struct pool_ops pool_ops = {.start = frames_start_worker, .down = frames_down, .finish = frames_finish};
 
 static int frames_start(struct serve *s, struct cule_err *err)
 {
@@ -203,6 +219,16 @@ static void frames_writable(struct serve_req *q)
     forward_writable(&q->client->port, q->k->m.h.id);
 }
 
+static void frames_release(struct serve *s)
+{
+    pool_release(s);
+    CULE_LIST_EACH (n, &orphans) {
+        struct speech *x = CULE_LIST_ENTRY(n, struct speech, node);
+        cule_link_free(x->port.link);
+        speech_free(x);
+    }
+}
+
 const struct serve_backend serve_frames = {
     .name = "frames",
     .concurrency = 256,
@@ -214,5 +240,5 @@ const struct serve_backend serve_frames = {
     .writable = frames_writable,
     .workers = pool_workers,
     .stop = pool_stop,
-    .release = pool_release,
+    .release = frames_release,
 };

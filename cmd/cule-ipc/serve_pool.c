@@ -140,13 +140,28 @@ void pool_stop(struct serve *s)
     }
 }
 
+static bool any_left(const struct pool *p)
+{
+    for (unsigned i = 0; i < p->n; i++) {
+        if (p->workers[i].proc) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A worker whose input has ended may finish what it does; after the grace its tree is killed. */
 void pool_release(struct serve *s)
 {
     struct pool *p = s->pool;
     if (!p) {
         return;
     }
-    p->stopping = true;
+    uint64_t until = cule_now_ns() + s->o->kill_grace_ms * UINT64_C(1000000);
+    pool_stop(s);
+    while (any_left(p) && cule_now_ns() < until) {
+        cule_loop_turn(s->loop, 20);
+    }
     for (unsigned i = 0; i < p->n; i++) {
         struct worker *w = &p->workers[i];
         if (w->up) {
@@ -154,13 +169,13 @@ void pool_release(struct serve *s)
             p->ops->down(w, "the server has stopped");
         }
         if (w->proc) {
-            cule_proc_kill_wait(w->proc, s->o->kill_grace_ms,
-                                cule_now_ns() + (s->o->kill_grace_ms + 2000) * UINT64_C(1000000));
+            cule_proc_kill_wait(w->proc, 0, cule_now_ns() + UINT64_C(2000000000));
             cule_proc_free(w->proc);
         }
         serve_log_close(&w->log);
         cule_timer_free(w->again);
     }
+    cule_loop_turn(s->loop, 0); /* what was put off */
     free(p->workers);
     free(p);
     s->pool = NULL;

@@ -47,8 +47,8 @@ unsigned pool_workers(const struct serve *s, unsigned *of, uint64_t *restarts);
 
 /* The worker that is up and has the least to do; NULL: all are full. */
 struct worker *pool_pick(struct serve *s);
-/* It cannot be used any more (its output has ended, it talks nonsense): deals with what is open, kills its tree, and has
- * it started again. */
+/* It cannot be used any more (its output has ended, it talks nonsense): deals with what is open, kills its tree, and
+ * has it started again. */
 void pool_lost(struct worker *w, const char *why);
 /* For pool_ops.start. */
 void pool_on_exit(void *ctx, struct cule_proc *p, const struct cule_exit *how);

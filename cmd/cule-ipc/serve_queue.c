@@ -70,8 +70,8 @@ static void on_overdue(void *ctx)
 {
     struct serve_req *q = ctx;
     if (q->client) {
-        serve_error(q, CULE_ETIMEOUT, q->s->cli->timeout_ms, "no answer within the %" PRIu64 " ms that the server allows",
-                    q->s->cli->timeout_ms);
+        serve_error(q, CULE_ETIMEOUT, q->s->cli->timeout_ms,
+                    "no answer within the %" PRIu64 " ms that the server allows", q->s->cli->timeout_ms);
     }
     give_up(q, CULE_ETIMEOUT);
 }
@@ -86,7 +86,8 @@ void serve_reply(struct serve_req *q, uint64_t arg0, uint64_t arg1, const void *
     q->s->n.bytes_out += n;
     int rc = cule_link_reply(q->client->link, q->k->m.h.id, arg0, arg1, p, n);
     if (rc == CULE_ETOO_BIG) {
-        cule_link_error(q->client->link, q->k->m.h.id, rc, n, "the answer of %zu bytes is more than the asker takes", n);
+        cule_link_error(q->client->link, q->k->m.h.id, rc, n, "the answer of %zu bytes is more than the asker takes",
+                        n);
     }
 }
 

@@ -74,7 +74,7 @@ int cule_buf_reserve(struct cule_buf *b, size_t n, uint8_t **at)
             }
         }
     }
-    *at = b->base + b->tail;
+    *at = b->base ? b->base + b->tail : NULL;
     return 0;
 }
 
@@ -108,7 +108,13 @@ int cule_buf_addf(struct cule_buf *b, const char *fmt, ...)
     va_copy(again, ap);
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
-    int rc = n < 0 ? CULE_EMALFORMED : cule_buf_reserve(b, (size_t)n + 1, &at);
+    size_t max = b->max;
+    int rc = n < 0 ? CULE_EMALFORMED : max && cule_buf_len(b) + (size_t)n > max ? CULE_ELIMIT : 0;
+    if (rc == 0) {
+        b->max = 0; /* the closing NUL does not count */
+        rc = cule_buf_reserve(b, (size_t)n + 1, &at);
+        b->max = max;
+    }
     if (rc == 0) {
         vsnprintf((char *)at, (size_t)n + 1, fmt, again);
         b->tail += (size_t)n;

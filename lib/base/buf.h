@@ -27,7 +27,7 @@ static inline size_t cule_buf_len(const struct cule_buf *b)
 
 static inline uint8_t *cule_buf_data(const struct cule_buf *b)
 {
-    return b->base + b->head;
+    return b->base ? b->base + b->head : NULL;
 }
 
 /* Makes room for n contiguous bytes at the tail: *at points there, cule_buf_commit makes them live.

@@ -1,6 +1,7 @@
 /* Buffer pools: per-thread free lists in size classes, global counters. */
 #include "base/pool.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -12,7 +13,57 @@ struct block {
 static _Thread_local struct {
     struct block *free[CULE_POOL_CLASSES];
     size_t kept_bytes;
+    bool registered; /* the thread's end gives them back */
 } mine;
+
+static pthread_key_t at_exit;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static bool have_key;
+
+static void on_thread_exit(void *unused)
+{
+    (void)unused;
+    mine.registered = false; /* a later destructor may put blocks back: they are kept, and given back again */
+    cule_pool_trim();
+}
+
+static void make_key(void)
+{
+    have_key = pthread_key_create(&at_exit, on_thread_exit) == 0;
+}
+
+static void register_thread(void)
+{
+    pthread_once(&once, make_key);
+    mine.registered = have_key && pthread_setspecific(at_exit, &mine) == 0;
+}
+
+/* A thread that ends gives its free blocks back. */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t at_exit;
+static bool have_key;
+
+static void on_thread_exit(void *arg)
+{
+    (void)arg;
+    cule_pool_trim();
+}
+
+static void make_key(void)
+{
+    have_key = pthread_key_create(&at_exit, on_thread_exit) == 0;
+}
+
+/* Before the first block is kept; without a key none is. */
+static bool may_keep(void)
+{
+    static _Thread_local bool ready;
+    if (!ready) {
+        pthread_once(&once, make_key);
+        ready = have_key && pthread_setspecific(at_exit, &mine) == 0;
+    }
+    return ready;
+}
 
 static _Atomic uint64_t held;
 static _Atomic uint64_t high;
@@ -56,9 +107,12 @@ void cule_pool_put(void *block, size_t cap)
     int c = class_of(cap);
     struct block *b = block;
     atomic_fetch_sub_explicit(&held, cap, memory_order_relaxed);
-    if (c >= CULE_POOL_CLASSES || mine.kept_bytes + cap > CULE_POOL_KEEP_BYTES) {
+    if (c >= CULE_POOL_CLASSES || mine.kept_bytes + cap > CULE_POOL_KEEP_BYTES || !may_keep()) {
         free(b);
         return;
+    }
+    if (!mine.registered) {
+        register_thread();
     }
     b->next = mine.free[c];
     mine.free[c] = b;

@@ -30,7 +30,7 @@ void cule_pool_put(void *block, size_t cap);
 
 void cule_pool_stats(struct cule_pool_stats *out);
 
-/* Gives this thread's free blocks back to malloc. */
+/* Gives this thread's free blocks back to malloc; the end of a thread does so by itself. */
 void cule_pool_trim(void);
 
 #endif

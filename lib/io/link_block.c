@@ -405,6 +405,9 @@ int cule_link_drain(struct cule_link *l, uint64_t timeout_ms, struct cule_err *e
     if (rc || (l->s.queued == 0 && !l->muted && (l->state != LINK_DEAD || l->why.code == 0))) {
         return rc;
     }
+    if (l->state != LINK_DEAD) {
+        return cule_err_set(err, CULE_ECLOSED, "closed by the peer"); /* what it sent before can still be read */
+    }
     ended(l);
     return why(l, err);
 }

@@ -81,6 +81,30 @@ UNUSED static void reap(pid_t p)
     waitpid(p, NULL, 0);
 }
 
+/* Runs a measure in a process of its own: libraries of peers do not survive a fork once they were used. */
+UNUSED static double apart(double (*measure)(void))
+{
+    int p[2];
+    double v = NONE;
+    if (pipe(p)) {
+        die("pipe");
+    }
+    pid_t c = child();
+    if (c == 0) {
+        close(p[0]);
+        v = measure();
+        _exit(write(p[1], &v, sizeof v) == sizeof v ? 0 : 4);
+    }
+    close(p[1]);
+    if (read(p[0], &v, sizeof v) != sizeof v) {
+        fprintf(stderr, "%s: a measure failed\n", program_invocation_short_name);
+        exit(4);
+    }
+    close(p[0]);
+    waitpid(c, NULL, 0);
+    return v;
+}
+
 UNUSED static void sockets(int sv[2])
 {
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) != 0) {

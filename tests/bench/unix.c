@@ -324,11 +324,11 @@ int main(void)
     double v[5][ROUNDS];
     signal(SIGPIPE, SIG_IGN);
     for (int r = 0; r < ROUNDS; r++) {
-        v[0][r] = ours();
-        v[1][r] = raw();
-        v[2][r] = zmq_rtt();
-        v[3][r] = nng_rtt();
-        v[4][r] = nats_rtt();
+        v[0][r] = apart(ours);
+        v[1][r] = apart(raw);
+        v[2][r] = apart(zmq_rtt);
+        v[3][r] = apart(nng_rtt);
+        v[4][r] = apart(nats_rtt);
     }
     cule_hist_init(&h);
     tail = &h;

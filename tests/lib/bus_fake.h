@@ -29,7 +29,7 @@ struct got { /* one thing a peer was sent */
 struct peer {
     struct cule_bus_client *client;
     struct got *got;
-    unsigned n;
+    unsigned n, size;
     int64_t credit[CULE_PRIORITIES]; /* frames; negative: without limit */
     int stream_credit;               /* DATA messages; negative: without limit */
     bool kicked;
@@ -73,7 +73,10 @@ static struct got *keep(struct peer *p)
     if (p->n >= GOT_MAX) {
         abort();
     }
-    p->got = realloc(p->got, (p->n + 1) * sizeof *p->got);
+    if (p->n == p->size) {
+        p->size = p->size ? p->size * 2 : 64;
+        p->got = realloc(p->got, p->size * sizeof *p->got);
+    }
     memset(&p->got[p->n], 0, sizeof *p->got);
     return &p->got[p->n++];
 }
@@ -426,7 +429,7 @@ static inline void peer_gone(struct peer *p)
     p->client = NULL;
     free(p->got);
     p->got = NULL;
-    p->n = 0;
+    p->n = p->size = 0;
 }
 
 static inline void peer_clear(struct peer *p)
