@@ -38,33 +38,6 @@ static void register_thread(void)
     mine.registered = have_key && pthread_setspecific(at_exit, &mine) == 0;
 }
 
-/* A thread that ends gives its free blocks back. */
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t at_exit;
-static bool have_key;
-
-static void on_thread_exit(void *arg)
-{
-    (void)arg;
-    cule_pool_trim();
-}
-
-static void make_key(void)
-{
-    have_key = pthread_key_create(&at_exit, on_thread_exit) == 0;
-}
-
-/* Before the first block is kept; without a key none is. */
-static bool may_keep(void)
-{
-    static _Thread_local bool ready;
-    if (!ready) {
-        pthread_once(&once, make_key);
-        ready = have_key && pthread_setspecific(at_exit, &mine) == 0;
-    }
-    return ready;
-}
-
 static _Atomic uint64_t held;
 static _Atomic uint64_t high;
 static _Atomic uint64_t gets;
@@ -107,7 +80,7 @@ void cule_pool_put(void *block, size_t cap)
     int c = class_of(cap);
     struct block *b = block;
     atomic_fetch_sub_explicit(&held, cap, memory_order_relaxed);
-    if (c >= CULE_POOL_CLASSES || mine.kept_bytes + cap > CULE_POOL_KEEP_BYTES || !may_keep()) {
+    if (c >= CULE_POOL_CLASSES || mine.kept_bytes + cap > CULE_POOL_KEEP_BYTES) {
         free(b);
         return;
     }

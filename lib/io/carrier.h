@@ -42,8 +42,8 @@ struct cule_carrier_ops {
     const char *name; /* "unix", "tcp", "pipe", "tls" */
     /* Bytes read (> 0), 0 at the end of the stream, CULE_EAGAIN, or another negative code with *err set. */
     ssize_t (*read)(struct cule_carrier *c, void *buf, size_t n, struct cule_fdq *fds, struct cule_err *err);
-    /* The same, blocking up to timeout_ms (-1: for ever) for the first byte; CULE_EAGAIN when it passes. One call instead
-     * of a poll and a read, for links without a loop. NULL: there is no such thing. */
+    /* The same, blocking up to timeout_ms (-1: for ever) for the first byte; CULE_EAGAIN when it passes. One call
+     * instead of a poll and a read, for links without a loop. NULL: there is no such thing. */
     ssize_t (*read_wait)(struct cule_carrier *c, void *buf, size_t n, struct cule_fdq *fds, int timeout_ms,
                          struct cule_err *err);
     /* Bytes written (>= 0), CULE_EAGAIN, or another negative code. The nfds descriptors go with the first byte; a

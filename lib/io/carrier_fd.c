@@ -206,6 +206,11 @@ static ssize_t fd_read_wait(struct cule_carrier *c, void *buf, size_t n, struct 
     if (timeout_ms == 0) {
         return fd_read(c, buf, n, fds, err);
     }
+    if (f->r.kind != END_UNIX && f->r.kind != END_INET) {
+        /* The writing end is a socket, and gave the carrier its operations, but this one is not. */
+        struct pollfd p = {.fd = c->rfd, .events = POLLIN};
+        return poll(&p, 1, timeout_ms) > 0 ? fd_read(c, buf, n, fds, err) : CULE_EAGAIN;
+    }
     if (let_block(f, timeout_ms) < 0) {
         return read_error(errno, err);
     }

@@ -70,6 +70,7 @@ struct cule_link_opts {
     uint64_t queue_bytes;        /* 0: default */
     uint32_t calls_max;          /* 0: default */
     uint64_t connect_timeout_ms; /* 0: default */
+    uint64_t wait_ms;   /* while nobody listens there, try again for that long; the opening call blocks meanwhile */
     uint64_t ping_ms;   /* a PING after that long without a byte; the link ends when as long again passes. 0: never */
     bool manual_credit; /* what the peer sends is granted again only by cule_link_consumed */
     bool one_way;       /* no HELLO, whatever the carrier (a pipe never has one); and no checks of who may send what */

@@ -7,9 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* One stream socket, also when it is both standard input and standard output. */
+enum { RETRY_MS = 10 };
+
 static bool is_socket(const struct cule_carrier *c)
 {
     struct stat r;
@@ -201,15 +204,31 @@ static int open_file(struct cule_loop *loop, const char *path, int flags, const 
     return rc;
 }
 
+/* Connects; where the caller has time, tries again while nobody listens there yet. */
+static int connect_to(const struct cule_endpoint *ep, const struct cule_link_opts *o, bool blocks, int *fd,
+                      struct cule_err *err)
+{
+    uint64_t limit_ms = o->connect_timeout_ms ? o->connect_timeout_ms : CULE_LINK_CONNECT_MS;
+    uint64_t wait_until_ns = cule_now_ns() + o->wait_ms * 1000000u;
+    struct timespec pause = {.tv_nsec = RETRY_MS * 1000000};
+    bool done;
+    for (;;) {
+        int rc = blocks || o->wait_ms ? cule_endpoint_connect_wait(ep, cule_now_ns() + limit_ms * 1000000u, fd, err)
+                                      : cule_endpoint_connect(ep, fd, &done, err);
+        if (rc != CULE_ENO_RESPONDER || cule_now_ns() >= wait_until_ns) {
+            return rc;
+        }
+        nanosleep(&pause, NULL);
+    }
+}
+
 static int open_socket(struct cule_loop *loop, const struct cule_endpoint *ep, const struct cule_link_opts *o,
                        struct cule_link **out, struct cule_err *err)
 {
     int fd = -1;
-    bool done = false;
     void *config = NULL;
     const struct cule_tls_hook *tls = NULL;
     struct cule_carrier *c = NULL;
-    uint64_t limit_ms = o->connect_timeout_ms ? o->connect_timeout_ms : CULE_LINK_CONNECT_MS;
     int rc = 0;
     if (ep->type == CULE_EP_TLS) {
         tls = cule_tls_hook_get(err);
@@ -217,9 +236,7 @@ static int open_socket(struct cule_loop *loop, const struct cule_endpoint *ep, c
     }
     if (!rc) {
         /* A ring's rendezvous is a Unix socket, whose connect does not wait for the other side. */
-        rc = loop && ep->type != CULE_EP_RING
-                 ? cule_endpoint_connect(ep, &fd, &done, err)
-                 : cule_endpoint_connect_wait(ep, cule_now_ns() + limit_ms * 1000000u, &fd, err);
+        rc = connect_to(ep, o, !loop || ep->type == CULE_EP_RING, &fd, err);
     }
     if (rc) {
         goto out;

@@ -10,6 +10,8 @@ enum { SMALL = 64, BLOCK = 65536, TRIPS = 20000, BLOCKS = 20000, COPY = 64 * 102
 
 static uint32_t *words; /* two, a cache-line pair apart, shared */
 
+static double us[TRIPS]; /* of single trips: the median counts, which other work on the machine moves little */
+
 /* Round trips of 64 bytes between two pinned processes: microseconds for one. */
 static double trips(int in, int out, int child_in, int child_out, struct cule_hist *h)
 {
@@ -23,21 +25,20 @@ static double trips(int in, int out, int child_in, int child_out, struct cule_hi
         }
     }
     pin(0);
-    uint64_t begin = 0;
     for (int i = -TRIPS / 10; i < TRIPS; i++) {
-        if (i == 0) {
-            begin = now_ns();
-        }
-        uint64_t t = h ? now_ns() : 0;
+        uint64_t t = now_ns();
         write_full(out, b, sizeof b);
         read_full(in, b, sizeof b);
-        if (h && i >= 0) {
-            cule_hist_add(h, now_ns() - t);
+        t = now_ns() - t;
+        if (i >= 0) {
+            us[i] = (double)t / 1000;
+            if (h) {
+                cule_hist_add(h, t);
+            }
         }
     }
-    double us = (double)(now_ns() - begin) / TRIPS / 1000;
     reap(p);
-    return us;
+    return median(us, TRIPS);
 }
 
 static double socketpair_rtt(struct cule_hist *h)
@@ -90,17 +91,17 @@ static double futex_rtt(void)
         }
     }
     pin(0);
-    uint64_t begin = 0;
-    for (uint32_t i = 0; i < TRIPS + TRIPS / 10; i++) {
-        if (i == TRIPS / 10) {
-            begin = now_ns();
-        }
+    for (int i = -TRIPS / 10; i < TRIPS; i++) {
+        uint64_t t = now_ns();
+        uint32_t seen = *pong;
         futex_post(ping);
-        futex_wait(pong, i);
+        futex_wait(pong, seen);
+        if (i >= 0) {
+            us[i] = (double)(now_ns() - t) / 1000;
+        }
     }
-    double us = (double)(now_ns() - begin) / TRIPS / 1000;
     reap(p);
-    return us;
+    return median(us, TRIPS);
 }
 
 static double pipe_throughput(void)

@@ -33,24 +33,26 @@
 
 enum { SIZE = 64, TRIPS = 10000, WARM = 500, WAIT_MS = 10000 };
 
-static struct cule_hist *tail; /* where the times of single trips go; NULL: only the mean counts */
+static struct cule_hist *tail; /* where the times of single trips go besides; or NULL */
 
-/* Runs `trip` WARM times and then TRIPS times: microseconds for one. */
+/* Runs `trip` WARM times and then TRIPS times: microseconds of the median one, which other work on the machine moves
+ * less than the mean. */
 static double run(void (*trip)(void *ctx), void *ctx)
 {
-    uint64_t begin = 0;
+    static double us[TRIPS];
     pin(0);
     for (int i = -WARM; i < TRIPS; i++) {
-        if (i == 0) {
-            begin = now_ns();
-        }
-        uint64_t t = tail ? now_ns() : 0;
+        uint64_t t = now_ns();
         trip(ctx);
-        if (tail && i >= 0) {
-            cule_hist_add(tail, now_ns() - t);
+        t = now_ns() - t;
+        if (i >= 0) {
+            us[i] = (double)t / 1000;
+            if (tail) {
+                cule_hist_add(tail, t);
+            }
         }
     }
-    return (double)(now_ns() - begin) / TRIPS / 1000;
+    return median(us, TRIPS);
 }
 
 /* --- raw --- */

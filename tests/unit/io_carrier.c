@@ -382,6 +382,28 @@ static void test_pipe(void **state)
     r->ops->close(r);
 }
 
+/* A named pipe knows no non-blocking call, as no pipe did before Linux 6.5: O_NONBLOCK is set and taken back. */
+static void test_fifo(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/cule-fifo-XXXXXX", buf[16];
+    struct cule_err err = {0};
+    int fd = mkstemp(path);
+    close(fd);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    int keep = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    struct cule_carrier *c = carrier(fd, fd);
+    assert_int_equal(c->ops->read(c, buf, sizeof buf, NULL, &err), CULE_EAGAIN);
+    assert_int_equal(put(c, "fifo", NULL, 0, &err), 4);
+    assert_int_equal(c->ops->read(c, buf, sizeof buf, NULL, &err), 4);
+    c->ops->close(c);
+    assert_int_equal(fcntl(keep, F_GETFL) & O_NONBLOCK, 0);
+    close(keep);
+    unlink(path);
+}
+
 static void test_pipe_both_ways(void **state)
 {
     (void)state;
@@ -397,6 +419,30 @@ static void test_pipe_both_ways(void **state)
     assert_int_equal(x->ops->read(x, buf, sizeof buf, NULL, NULL), 4);
     x->ops->close(x);
     y->ops->close(y);
+}
+
+/* read_wait waits for the first byte and no longer than it may, whatever the two ends are. */
+static void test_read_wait(void **state)
+{
+    (void)state;
+    struct cule_carrier *c[2];
+    char buf[16];
+    int pv[2], sv[2];
+    unix_pair(c);
+    assert_int_equal(c[1]->ops->read_wait(c[1], buf, sizeof buf, NULL, 5, NULL), CULE_EAGAIN);
+    assert_int_equal(put(c[0], "abc", NULL, 0, NULL), 3);
+    assert_int_equal(c[1]->ops->read_wait(c[1], buf, sizeof buf, NULL, -1, NULL), 3);
+    assert_int_equal(c[1]->ops->read(c[1], buf, sizeof buf, NULL, NULL), CULE_EAGAIN);
+    close_pair(c);
+    assert_int_equal(pipe2(pv, O_CLOEXEC), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+    struct cule_carrier *mixed = carrier(pv[0], sv[0]);
+    assert_int_equal(mixed->ops->read_wait(mixed, buf, sizeof buf, NULL, 5, NULL), CULE_EAGAIN);
+    assert_int_equal(write(pv[1], "x", 1), 1);
+    assert_int_equal(mixed->ops->read_wait(mixed, buf, sizeof buf, NULL, 5, NULL), 1);
+    mixed->ops->close(mixed);
+    close(pv[1]);
+    close(sv[1]);
 }
 
 static void test_file(void **state)
@@ -437,7 +483,9 @@ int main(void)
         cmocka_unit_test(test_tcp_refused),
         cmocka_unit_test(test_refused_descriptors),
         cmocka_unit_test(test_pipe),
+        cmocka_unit_test(test_fifo),
         cmocka_unit_test(test_pipe_both_ways),
+        cmocka_unit_test(test_read_wait),
         cmocka_unit_test(test_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
