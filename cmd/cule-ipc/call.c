@@ -177,8 +177,11 @@ static const struct cule_link_ops ops = {.message = on_message, .writable = on_w
 static int start(struct call *c, const struct call_request *q, struct cule_err *err)
 {
     struct cule_msg m = q->m;
-    const struct cule_link_opts lo = {
-        .name = "cule-ipc call", .ops = &ops, .ctx = c, .connect_timeout_ms = c->cli->timeout_ms};
+    const struct cule_link_opts lo = {.name = "cule-ipc call",
+                                      .ops = &ops,
+                                      .ctx = c,
+                                      .connect_timeout_ms = c->cli->timeout_ms,
+                                      .wait_ms = c->o->r.wait_ms};
     int rc = cule_link_open(c->loop, q->endpoint, &lo, &c->link, err);
     if (rc) {
         return rc;

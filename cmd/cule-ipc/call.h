@@ -14,6 +14,7 @@ struct call_common {
     struct cule_words fds;
     bool trace;
     const char *traceparent;
+    uint64_t wait_ms;
 };
 
 struct call_opts {
@@ -35,7 +36,8 @@ struct call_opts {
                         .def = "normal"),                                                                              \
         CULE_OPT_FLAG(S, f.trace, 0, "trace", "start a trace and tell its id on stderr"),                              \
         CULE_OPT_STRING(S, f.traceparent, 0, "traceparent", "W3C",                                                     \
-                        "go on with this trace (default: $CULE_TRACEPARENT)")
+                        "go on with this trace (default: $CULE_TRACEPARENT)"),                                         \
+        IPC_WAIT_ROW(S, f.wait_ms)
 
 #define CALL_REQUEST_ROWS(S, f)                                                                                        \
     CULE_OPT_STRING(S, f.payload, 'd', "payload", "TEXT|-|@FILE", "what to send: a text, standard input, a file",      \

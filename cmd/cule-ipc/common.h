@@ -14,6 +14,10 @@
 /* Whether a word can only be an endpoint: "-", ":PORT", or one of the types and a colon. */
 bool ipc_is_endpoint(const char *word);
 
+/* --wait: programs of one script start together; who asks need not sleep until the other listens. */
+#define IPC_WAIT_ROW(S, f)                                                                                             \
+    CULE_OPT_DURATION(S, f, 0, "wait", "TIME", "while nobody listens there, try again for TIME", .def = "0")
+
 /* The endpoint given, or $CULE_BUS, or unix:$CULE_RUN/bus. Checked. */
 int ipc_endpoint(const char *given, char out[CULE_ENDPOINT_MAX], struct cule_err *err);
 

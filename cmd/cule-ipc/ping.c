@@ -13,6 +13,7 @@ struct ping_opts {
     uint64_t count;
     uint64_t interval_ms;
     bool quiet;
+    uint64_t wait_ms;
 };
 
 struct ping {
@@ -171,8 +172,11 @@ static int run(struct cule_cli *cli)
     struct cule_sigwatch *intr = NULL, *term = NULL;
     p = (struct ping){.cli = cli, .o = cli->opts};
     cule_hist_init(&p.hist);
-    const struct cule_link_opts lo = {
-        .name = "cule-ipc ping", .ops = &ops, .ctx = &p, .connect_timeout_ms = cli->timeout_ms};
+    const struct cule_link_opts lo = {.name = "cule-ipc ping",
+                                      .ops = &ops,
+                                      .ctx = &p,
+                                      .connect_timeout_ms = cli->timeout_ms,
+                                      .wait_ms = p.o->wait_ms};
     int rc = ipc_endpoint(p.o->endpoint, p.endpoint, &err);
     rc = rc ? rc : cule_loop_new(&p.loop, &err);
     rc = rc ? rc : cule_timer_new(p.loop, &p.next, send_ping, &p, &err);
@@ -208,6 +212,7 @@ const struct cule_command cule_ipc_ping = {
             CULE_OPT_U64(struct ping_opts, count, 'c', "count", "N", "end after N round trips (0: never)", .def = "0"),
             CULE_OPT_DURATION(struct ping_opts, interval_ms, 'i', "interval", "TIME", "wait between them", .def = "1s"),
             CULE_OPT_FLAG(struct ping_opts, quiet, 'q', "quiet", "only the statistics at the end"),
+            IPC_WAIT_ROW(struct ping_opts, wait_ms),
             CULE_OPT_END,
         },
     .args =

@@ -37,15 +37,19 @@ static int send_one(struct cule_link *l, const struct cule_msg *m, uint64_t dead
     }
 }
 
-static int deliver(const struct cule_cli *cli, struct call_request *q, uint64_t count, struct cule_err *err)
+static int deliver(const struct cule_cli *cli, struct call_request *q, const struct send_opts *o, struct cule_err *err)
 {
     struct cule_link *l = NULL;
     const struct cule_link_opts lo = {
-        .name = "cule-ipc send", .connect_timeout_ms = cli->timeout_ms, .one_way = one_way(q->endpoint)};
+        .name = "cule-ipc send",
+        .connect_timeout_ms = cli->timeout_ms,
+        .wait_ms = o->r.wait_ms,
+        .one_way = one_way(q->endpoint),
+    };
     uint64_t deadline_ns = cli->timeout_ms ? cule_now_ns() + cli->timeout_ms * 1000000 : 0;
     int rc = lo.one_way ? cule_link_open_writer(NULL, q->endpoint, &lo, &l, err)
                         : cule_link_open(NULL, q->endpoint, &lo, &l, err);
-    for (uint64_t i = 0; i < count && !rc; i++) {
+    for (uint64_t i = 0; i < o->count && !rc; i++) {
         rc = send_one(l, &q->m, deadline_ns, err);
     }
     rc = rc ? rc : cule_link_drain(l, cli->timeout_ms, err);
@@ -63,7 +67,7 @@ static int run(struct cule_cli *cli)
         rc = cule_tty_frames_out(cli, STDOUT_FILENO, &err);
     }
     q.m.h.kind = CULE_EVENT;
-    rc = rc ? rc : deliver(cli, &q, o->count, &err);
+    rc = rc ? rc : deliver(cli, &q, o, &err);
     call_request_release(&q);
     return rc ? cule_cli_fail(cli, &err) : 0;
 }

@@ -110,14 +110,19 @@ int cule_session_restarted(struct cule_session *s, bool again)
         struct cule_credit *c = &s->send[p];
         c->limited = false;
         c->granted_frames = c->granted_bytes = 0;
-        if (!again) {
+        struct cule_credit anew = {0};
+        if (again) {
+            anew.granted_frames = s->recv[p].granted_frames;
+            anew.granted_bytes = s->recv[p].granted_bytes;
+            anew.limited = s->recv[p].limited;
+        } else {
             c->used_frames = c->used_bytes = 0;
-            s->recv[p] = (struct cule_credit){0};
         }
+        s->recv[p] = anew;
     }
     int rc = 0;
+    cule_session_drop_assemblies(s); /* their rest will not come */
     if (!again) {
-        cule_session_drop_assemblies(s);
         cule_session_drop_queues(s);
         rc = cule_session_greet(s, true);
     }

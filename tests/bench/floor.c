@@ -45,10 +45,10 @@ static double socketpair_rtt(struct cule_hist *h)
 {
     int sv[2];
     sockets(sv);
-    double us = trips(sv[0], sv[0], sv[1], sv[1], h);
+    double rtt = trips(sv[0], sv[0], sv[1], sv[1], h);
     close(sv[0]);
     close(sv[1]);
-    return us;
+    return rtt;
 }
 
 static double pipe_rtt(void)
@@ -57,12 +57,12 @@ static double pipe_rtt(void)
     if (pipe(a) || pipe(b)) {
         die("pipe");
     }
-    double us = trips(b[0], a[1], a[0], b[1], NULL);
+    double rtt = trips(b[0], a[1], a[0], b[1], NULL);
     for (int i = 0; i < 2; i++) {
         close(a[i]);
         close(b[i]);
     }
-    return us;
+    return rtt;
 }
 
 static void futex_wait(uint32_t *w, uint32_t seen)

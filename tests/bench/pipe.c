@@ -64,7 +64,7 @@ static void stage_copy(int in, int out)
 {
     static uint8_t block[BLOCK];
     ssize_t n;
-    while ((n = read(in, block, 65536)) > 0) {
+    while ((n = read(in, block, sizeof block)) > 0) {
         write_full(out, block, (size_t)n);
     }
     _exit(0);
