@@ -146,6 +146,18 @@ static void raise_files(void)
     }
 }
 
+/* What STATS says beside the bus's own counters. */
+static void extra(void *ctx, struct cule_buf *out)
+{
+    struct broker *b = ctx;
+    uint64_t paused = 0;
+    for (size_t i = 0; i < b->nlisteners; i++) {
+        paused += cule_listener_paused_count(b->listeners[i]);
+    }
+    cule_buf_addf(out, "\"accept_paused\":%llu,", (unsigned long long)paused);
+    bus_store_stats(b, out);
+}
+
 static int make_bus(struct broker *b, struct cule_err *err)
 {
     const struct bus_opts *o = b->o;
@@ -171,15 +183,25 @@ static int make_bus(struct broker *b, struct cule_err *err)
     l->queue_messages = (uint32_t)CULE_MIN(o->queue, UINT32_MAX);
     l->queue_bytes_each = o->queue_bytes;
     l->slow_ns = o->slow_ms * NS_PER_MS;
-    int rc = cule_bus_new(&b->bus, &c, &bus_effects, b);
+    b->fx = bus_effects;
+    if (o->store) {
+        int failed = bus_store_open(b, err);
+        if (failed) {
+            return failed;
+        }
+        bus_store_effects(&b->fx);
+    }
+    int rc = cule_bus_new(&b->bus, &c, &b->fx, b);
     if (rc) {
         return cule_err_set(err, rc, "cannot make the bus: %s", cule_err_text(rc));
     }
+    cule_bus_set_extra(b->bus, extra);
     cule_bus_set_wall(b->bus, cule_wall_ns() - cule_now_ns());
     for (size_t i = 0; i < o->topics.n && !rc; i++) {
         rc = cule_bus_set_topic(b->bus, o->topics.v[i], err);
     }
-    return rc ? rc : o->acl ? load_acl(b, err) : 0;
+    rc = rc ? rc : o->acl ? load_acl(b, err) : 0;
+    return rc ? rc : o->store ? bus_store_start(b, err) : 0;
 }
 
 static int listen_all(struct broker *b, struct cule_err *err)
@@ -241,6 +263,7 @@ static void finish(struct broker *b)
         free(p->ids);
         free(p);
     }
+    bus_store_close(b); /* commits what is queued; answers nobody waits for any more */
     cule_bus_free(b->bus);
     cule_defer_cancel(&b->turn);
     cule_loop_free(b->loop);
@@ -249,7 +272,7 @@ static void finish(struct broker *b)
 static int bus_run(struct cule_cli *cli)
 {
     struct cule_err err = {0};
-    struct broker b = {.cli = cli, .o = cli->opts};
+    struct broker b = {.cli = cli, .o = cli->opts, .store_fd = -1};
     b.level = b.o->level;
     int rc = start(&b, &err);
     if (!rc) {
@@ -274,6 +297,9 @@ const struct cule_command cule_ipc_bus = {
             CULE_OPT_LIST(S, topics, 't', "topic", "PATTERN:KEY=VALUE[,...]",
                           "policies of topics: overflow, durability, history, history-bytes, history-age, max-message, "
                           "limit"),
+            CULE_OPT_STRING(S, store, 's', "store", "FILE",
+                            "keep what is durable in this SQLite file (synchronous=FULL, committed in groups)",
+                            .complete = CULE_COMPLETE_FILE),
             CULE_OPT_STRING(S, acl, 0, "acl", "FILE", "who may do what; read again on SIGHUP",
                             .complete = CULE_COMPLETE_FILE),
             CULE_OPT_STRING(S, name, 0, "name", "NAME", "what the broker calls itself"),

@@ -4,6 +4,7 @@
 
 #include "common.h"
 #include "core/bus/bus.h"
+#include "store/buslog.h"
 
 struct bus_opts {
     struct cule_words listen, topics;
@@ -29,6 +30,11 @@ struct broker {
     struct cule_sigwatch *sigs[3];
     struct cule_timer *drain; /* the end of a drain */
     bool draining, in_cancel;
+    struct cule_bus_effects fx;
+    struct cule_buslog *store; /* NULL without --store */
+    struct cule_watch *store_watch;
+    int store_fd; /* an eventfd: answers of the store are there */
+    uint64_t refused;  /* times accepting paused for want of descriptors, as last told */
     int level; /* 0 error, 1 warning, 2 info */
 };
 
@@ -44,8 +50,16 @@ struct bus_peer {
     bool whole; /* the link itself became writable */
 };
 
-extern const struct cule_bus_effects bus_effects;
+extern const struct cule_bus_effects bus_effects; /* without those of the store */
 void bus_accept(struct cule_listener *s, void *ctx, struct cule_link *l);
+
+/* The store. Open before the bus is made, start after it; close before the bus is freed. */
+int bus_store_open(struct broker *b, struct cule_err *err);
+int bus_store_start(struct broker *b, struct cule_err *err);
+void bus_store_effects(struct cule_bus_effects *fx);
+void bus_store_close(struct broker *b);
+void bus_store_stats(struct broker *b, struct cule_buf *out);
+
 /* At the end of this turn: retry what waits, look at the clock. */
 void bus_turn(struct broker *b);
 

@@ -38,7 +38,12 @@ static void on_ready(struct cule_link *l, void *ctx)
 static void on_message(struct cule_link *l, void *ctx, struct cule_msg *m)
 {
     struct bus_peer *p = ctx;
-    (void)l;
+    if (m->h.kind == CULE_HELLO && p->client) { /* the peer was replaced: what it subscribed to is not the new one's */
+        cule_bus_client_gone(p->b->bus, p->client, bus_now(p->b, true));
+        p->client = NULL;
+        on_ready(l, ctx);
+        return;
+    }
     if (p->client) {
         cule_bus_message(p->b->bus, p->client, m, bus_now(p->b, false));
         bus_turn(p->b);
@@ -105,6 +110,10 @@ void bus_accept(struct cule_listener *s, void *ctx, struct cule_link *l)
 static void on_answer(struct cule_link *l, void *arg, struct cule_msg *m)
 {
     struct bus_peer *p = peer_of(l);
+    if (m->h.kind == CULE_DATA) { /* the bus gives back the stream's credit as it passes it on; the link's is ours */
+        size_t n = m->len + (m->trace ? CULE_TRACE_SIZE : 0);
+        cule_link_consumed(l, m->h.priority, n ? (uint32_t)((n + CULE_PAYLOAD_MAX - 1) / CULE_PAYLOAD_MAX) : 1, n);
+    }
     if (!p->b->in_cancel) {
         cule_bus_answer(p->b->bus, (uint64_t)(uintptr_t)arg, m, bus_now(p->b, false));
         bus_turn(p->b);
@@ -147,7 +156,14 @@ static int data(void *ctx, void *peer, uint64_t id, uint16_t flags, const void *
 {
     struct bus_peer *p = peer;
     (void)ctx;
-    (void)flags;
+    if (flags & CULE_NESTED && !last) {
+        struct cule_msg m = cule_msg_make(CULE_DATA, 0, 0);
+        m.h.id = id;
+        m.h.flags = CULE_OPEN | CULE_NESTED;
+        m.body = body;
+        m.len = n;
+        return cule_link_send(p->link, &m);
+    }
     return cule_link_data(p->link, id, body, n, last);
 }
 

@@ -89,7 +89,8 @@ static void step(struct busclient *c)
         rc = ask(c, CULE_S_CULE, CULE_OP_CULE_AUTH, c->o.where->token, strlen(c->o.where->token));
         goto out;
     }
-    if (c->state < BUSCLIENT_INFO && c->positions && c->nsubs > 0) {
+    /* Also where nobody resumes: by the time of the answer the broker's first grants of credit are in. */
+    if (c->state < BUSCLIENT_INFO) {
         c->state = BUSCLIENT_INFO;
         rc = ask(c, CULE_S_CULE, CULE_OP_CULE_INFO, NULL, 0);
         goto out;
@@ -376,9 +377,7 @@ void busclient_nack(struct busclient *c, uint64_t epoch, uint64_t subscription, 
 void busclient_consumed(struct busclient *c, const struct busclient_delivery *d)
 {
     if (c->link && c->o.manual_credit) {
-        size_t n = d->msg->len + (d->msg->trace ? CULE_TRACE_SIZE : 0);
-        uint32_t frames = n > CULE_PAYLOAD_MAX ? (uint32_t)((n + CULE_PAYLOAD_MAX - 1) / CULE_PAYLOAD_MAX) : 1;
-        cule_link_consumed(c->link, d->priority, frames, n);
+        cule_link_consumed(c->link, d->priority, 1, d->msg->len + (d->msg->trace ? CULE_TRACE_SIZE : 0));
     }
 }
 

@@ -127,7 +127,7 @@ void busclient_nack(struct busclient *c, uint64_t epoch, uint64_t subscription, 
 uint64_t busclient_epoch(const struct busclient *c); /* counts connections */
 bool busclient_is_up(const struct busclient *c);
 
-/* What was dealt with (manual_credit). */
+/* A message was dealt with (manual_credit): its bytes and one frame; the link sees to the frames before its last. */
 void busclient_consumed(struct busclient *c, const struct busclient_delivery *d);
 
 /* Ends: unsubscribes nothing, flushes, says BYE; `over` follows. No reconnect any more. */

@@ -61,8 +61,8 @@ static void on_answer(struct cule_link *l, void *arg, struct cule_msg *m)
     if (c->done) {
         return;
     }
-    if (code && c->cli->json && m->h.service) {
-        write_answer(c, m, NULL); /* as the peer sent it; ours have no service */
+    if (code && c->cli->json) {
+        write_answer(c, m, NULL);
     }
     if (code) {
         finish(c, cule_cli_fail(c->cli, &err));

@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -111,8 +112,9 @@ static int read_answers(struct replay *r, struct cule_err *err)
     int rc = replay_source_open(&src, r->o->file, err);
     while (!rc && (rc = replay_source_next(&src, &x, err)) > 0) {
         struct replay_link *l = link_of(r, x.link);
-        struct ask *a = l && (x.m.h.id || !x.answer) ? ask_of(l, &x.m) : NULL;
-        rc = l && (a || x.m.h.kind != CULE_REQUEST) ? 0 : CULE_ENOMEM;
+        bool theirs = x.answer && x.m.h.kind == CULE_REQUEST; /* a replay answers nothing */
+        struct ask *a = l && x.m.h.id && !theirs ? ask_of(l, &x.m) : NULL;
+        rc = l && (a || theirs || x.m.h.kind != CULE_REQUEST) ? 0 : CULE_ENOMEM;
         if (!rc && x.answer && x.m.h.kind == CULE_EVENT) {
             rc = add_event(&l->events, &l->nevents, &x.m);
         } else if (!rc && x.answer && a) {
@@ -341,8 +343,6 @@ static void on_turn(void *ctx)
     }
     if (!r->ending && events_due(r)) {
         cule_timer_start(r->timer, CULE_MIN(r->cli->timeout_ms ? r->cli->timeout_ms : 30000, UINT64_C(5000)), 0);
-        r->ending = false;
-        r->first_ns = r->first_ns ? r->first_ns : 1;
         return;
     }
     finish(r);

@@ -108,9 +108,8 @@ static void consume(struct sub *s, const struct busclient_delivery *d)
         memset(s->owed_bytes, 0, sizeof s->owed_bytes);
         s->owed_epoch = epoch;
     }
-    size_t n = d->msg->len + (d->msg->trace ? CULE_TRACE_SIZE : 0);
-    s->owed_frames[d->priority] += n > CULE_PAYLOAD_MAX ? (uint32_t)((n + CULE_PAYLOAD_MAX - 1) / CULE_PAYLOAD_MAX) : 1;
-    s->owed_bytes[d->priority] += n;
+    s->owed_frames[d->priority]++;
+    s->owed_bytes[d->priority] += d->msg->len + (d->msg->trace ? CULE_TRACE_SIZE : 0);
     s->owing = true;
 }
 

@@ -24,7 +24,7 @@ static const char schema_sql[] =
     "  PRIMARY KEY(durable, topic, seq)) WITHOUT ROWID;"
     "CREATE TRIGGER forget AFTER DELETE ON durable BEGIN DELETE FROM position WHERE durable = old.id;"
     "  DELETE FROM done WHERE durable = old.id; END;"
-    "CREATE TABLE probe(n INTEGER NOT NULL); INSERT INTO probe VALUES(0);"
+    "CREATE TABLE probe(n INTEGER NOT NULL, pad BLOB); INSERT INTO probe VALUES(0, NULL);"
     "CREATE VIEW messages AS SELECT t.name AS topic, m.id & 1099511627775 AS seq, m.time_ms, m.source, m.priority,"
     "  m.flags, m.payload FROM message m JOIN topic t ON t.id = m.id >> 40;";
 

@@ -25,7 +25,7 @@ static const char *const sql[Q_COUNT] = {
     [Q_DEFINE] = "INSERT INTO durable(name, definition) VALUES(?1, ?2) "
                  "ON CONFLICT(name) DO UPDATE SET definition = excluded.definition",
     [Q_FORGET] = "DELETE FROM durable WHERE name = ?1",
-    [Q_PROBE] = "UPDATE probe SET n = n + 1",
+    [Q_PROBE] = "UPDATE probe SET n = n + 1, pad = randomblob(65536)", /* room for more than a row */
 };
 
 int buslog_prepare(struct cule_buslog *b, struct cule_err *err)

@@ -126,8 +126,10 @@ static int on_hello(struct cule_session *s, const struct cule_frame *f, const ui
     s->peer_message_max = f->arg1 ? f->arg1 : CULE_MESSAGE_MAX;
     free(s->peer_name);
     s->peer_name = printable_name(payload, f->length);
-    bool again = later && (f->arg0 & CULE_FEATURE_AGAIN);
-    if (later) {
+    /* What came before the first one was from, or meant for, another: it is void as after a later one. */
+    bool stale = s->requests || s->assembler.count;
+    bool again = !later || (f->arg0 & CULE_FEATURE_AGAIN);
+    if (later || stale || (f->arg0 & CULE_FEATURE_AGAIN)) {
         int rc = cule_session_restarted(s, again);
         if (rc) {
             return cule_err_set(err, rc, "no memory to greet a new peer");

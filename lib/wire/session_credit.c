@@ -49,8 +49,8 @@ bool cule_session_overdrawn(const struct cule_session *s, unsigned priority)
 void cule_session_on_credit(struct cule_session *s, const struct cule_frame *f)
 {
     struct cule_exchange *x = f->id ? cule_map_get(&s->exchanges, f->id) : NULL;
-    if ((f->id && !x) || s->half) {
-        return; /* a stream that has ended meanwhile */
+    if ((f->id && !x) || s->half || !s->hello_in) {
+        return; /* a stream that has ended meanwhile; more of what was granted to a predecessor of ours */
     }
     struct cule_credit *c = x ? &x->send : &s->send[f->priority];
     c->limited = true;

@@ -131,7 +131,7 @@ static void do_subscribe(int p)
     }
     bool ack = rnd(3) == 0;
     static const char *const how[] = {"drop-oldest", "drop-newest", "block"};
-    static const char *const from[] = {"", ",\"from_seq\":0", ",\"last\":3", ",\"since_ms\":100000"};
+    static const char *const from[] = {"", ",\"from_seq\":0", ",\"last\":3", ",\"since_ms\":1700000000000"};
     snprintf(json, sizeof json,
              "{\"pattern\":\"%s\",\"tagged\":true,\"queue\":%u,\"overflow\":\"%s\"%s%s,\"max_deliver\":1000,"
              "\"ack_wait_ms\":%u,\"max_inflight\":%u}",
