@@ -190,8 +190,9 @@ static void on_event(void *ctx, int events)
     end_if_idle(b);
 }
 
-static void on_writable(void *ctx)
+static void on_writable(void *ctx, uint64_t id)
 {
+    (void)id;
     take_in(ctx);
 }
 
@@ -406,7 +407,7 @@ static int bridge_run(struct cule_cli *cli)
     struct busclient_opts c = {.name = b.name, .ops = &ops, .ctx = &b, .reconnect = true};
     cule_list_init(&b.early);
     cule_list_init(&b.pending);
-    if (busrun_begin(&b.run, cli, b.o->bus, b.o->token_file, on_stop, &b) || read_maps(&b) || names(&b) || queues(&b) ||
+    if (busrun_begin(&b.run, cli, &b.o->at, on_stop, &b) || read_maps(&b) || names(&b) || queues(&b) ||
         busrun_client(&b.run, &c) || subscribe(&b, durable)) {
         goto out;
     }

@@ -10,7 +10,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { NS_PER_MS = 1000000, ACL_MAX_BYTES = 1 << 20, WINDOW_FRAMES = 4096 };
+enum {
+    NS_PER_MS = 1000000,
+    ACL_MAX_BYTES = 1 << 20,
+    WINDOW_FRAMES = 4096,
+    CROWD_SPARE = 48, /* descriptors left when one begins to look */
+    CROWD_LOOK_MS = 200,
+    CROWD_CALM = 25, /* quiet looks after which it may be said again */
+};
 
 /* --- turns --- */
 
@@ -137,12 +144,48 @@ static void on_signal(void *ctx, int signum)
 
 /* --- set up --- */
 
-static void raise_files(void)
+static void raise_files(struct broker *b)
 {
     struct rlimit r;
     if (getrlimit(RLIMIT_NOFILE, &r) == 0) {
         r.rlim_cur = r.rlim_max;
         setrlimit(RLIMIT_NOFILE, &r);
+        b->max_files = r.rlim_cur;
+    }
+}
+
+static uint64_t paused(const struct broker *b)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < b->nlisteners; i++) {
+        n += cule_listener_paused_count(b->listeners[i]);
+    }
+    return n;
+}
+
+static void on_crowd(void *ctx)
+{
+    struct broker *b = ctx;
+    uint64_t now = paused(b);
+    if (now != b->paused && !b->crowd_told) {
+        cule_cli_warn(b->cli, "out of descriptors with %llu clients (limit %llu): others wait until some have gone",
+                      (unsigned long long)b->npeers, (unsigned long long)b->max_files);
+        b->crowd_told = true;
+    }
+    b->calm = now != b->paused ? 0 : b->calm + 1;
+    b->paused = now;
+    if (b->calm > CROWD_CALM && b->npeers + CROWD_SPARE < b->max_files) {
+        cule_timer_stop(b->crowd);
+        b->crowd_told = false;
+    }
+}
+
+void bus_crowd(struct broker *b, int change)
+{
+    b->npeers += (uint64_t)(int64_t)change;
+    if (change > 0 && b->npeers + CROWD_SPARE >= b->max_files) {
+        b->calm = 0;
+        cule_timer_start(b->crowd, CROWD_LOOK_MS, CROWD_LOOK_MS);
     }
 }
 
@@ -150,11 +193,7 @@ static void raise_files(void)
 static void extra(void *ctx, struct cule_buf *out)
 {
     struct broker *b = ctx;
-    uint64_t paused = 0;
-    for (size_t i = 0; i < b->nlisteners; i++) {
-        paused += cule_listener_paused_count(b->listeners[i]);
-    }
-    cule_buf_addf(out, "\"accept_paused\":%llu,", (unsigned long long)paused);
+    cule_buf_addf(out, "\"accept_paused\":%llu,", (unsigned long long)paused(b));
     bus_store_stats(b, out);
 }
 
@@ -225,7 +264,8 @@ static int listen_all(struct broker *b, struct cule_err *err)
                                    .listen_fdnames = getenv("LISTEN_FDNAMES")};
     for (size_t i = 0; i < n && !rc; i++) {
         const char *at = b->o->listen.n ? b->o->listen.v[i] : fallback;
-        rc = cule_listen(b->loop, at, &lo, &how, bus_accept, b, &b->listeners[i], err);
+        rc = ipc_make_run_dir(at, err);
+        rc = rc ? rc : cule_listen(b->loop, at, &lo, &how, bus_accept, b, &b->listeners[i], err);
         if (!rc) {
             b->nlisteners++;
             cule_cli_note(b->cli, 1, "listening on %s", cule_listener_endpoint(b->listeners[i]));
@@ -237,12 +277,13 @@ static int listen_all(struct broker *b, struct cule_err *err)
 static int start(struct broker *b, struct cule_err *err)
 {
     static const int signums[] = {SIGTERM, SIGINT, SIGHUP};
-    raise_files();
+    raise_files(b);
     cule_list_init(&b->peers);
     cule_list_init(&b->due);
     cule_defer_init(&b->turn, on_turn, b);
     int rc = cule_loop_new(&b->loop, err);
     rc = rc ? rc : cule_timer_new(b->loop, &b->tick, on_tick, b, err);
+    rc = rc ? rc : cule_timer_new(b->loop, &b->crowd, on_crowd, b, err);
     for (size_t i = 0; i < CULE_COUNT(signums) && !rc; i++) {
         rc = cule_sigwatch_new(b->loop, &b->sigs[i], signums[i], on_signal, b, err);
     }
@@ -257,6 +298,12 @@ static void finish(struct broker *b)
         cule_listener_free(b->listeners[i]);
     }
     free(b->listeners);
+    CULE_LIST_EACH (n, &b->peers) { /* all from the bus before any link goes: one's end may be told to another */
+        struct bus_peer *p = CULE_LIST_ENTRY(n, struct bus_peer, node);
+        if (p->client) {
+            cule_bus_client_gone(b->bus, p->client, bus_now(b, true));
+        }
+    }
     CULE_LIST_EACH (n, &b->peers) {
         struct bus_peer *p = CULE_LIST_ENTRY(n, struct bus_peer, node);
         cule_link_free(p->link);

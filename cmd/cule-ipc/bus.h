@@ -33,9 +33,13 @@ struct broker {
     struct cule_bus_effects fx;
     struct cule_buslog *store; /* NULL without --store */
     struct cule_watch *store_watch;
-    int store_fd; /* an eventfd: answers of the store are there */
-    uint64_t refused;  /* times accepting paused for want of descriptors, as last told */
-    int level; /* 0 error, 1 warning, 2 info */
+    int store_fd;     /* an eventfd: answers of the store are there */
+    uint64_t npeers, max_files;
+    struct cule_timer *crowd; /* looks at the listeners while descriptors are scarce */
+    uint64_t paused;          /* times that accepting had to wait for descriptors, as last seen */
+    unsigned calm;            /* looks since then */
+    bool crowd_told;
+    int level;        /* 0 error, 1 warning, 2 info */
 };
 
 /* A client: its link, and what the bus calls it. */
@@ -59,6 +63,9 @@ int bus_store_start(struct broker *b, struct cule_err *err);
 void bus_store_effects(struct cule_bus_effects *fx);
 void bus_store_close(struct broker *b);
 void bus_store_stats(struct broker *b, struct cule_buf *out);
+
+/* Called for each client that came or went: watches for the end of descriptors while it is near. */
+void bus_crowd(struct broker *b, int change);
 
 /* At the end of this turn: retry what waits, look at the clock. */
 void bus_turn(struct broker *b);

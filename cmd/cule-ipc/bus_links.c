@@ -80,6 +80,7 @@ static void on_closed(struct cule_link *l, void *ctx, const struct cule_err *why
         cule_bus_client_gone(p->b->bus, p->client, bus_now(p->b, true));
         bus_turn(p->b);
     }
+    bus_crowd(p->b, -1);
     cule_list_remove(&p->node);
     cule_list_remove(&p->due);
     free(p->ids);
@@ -105,6 +106,7 @@ void bus_accept(struct cule_listener *s, void *ctx, struct cule_link *l)
     cule_list_init(&p->due);
     cule_list_push(&b->peers, &p->node);
     cule_link_set_ctx(l, &link_ops, p);
+    bus_crowd(b, 1);
 }
 
 static void on_answer(struct cule_link *l, void *arg, struct cule_msg *m)

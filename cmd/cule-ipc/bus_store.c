@@ -216,8 +216,9 @@ void bus_store_stats(struct broker *b, struct cule_buf *out)
     struct cule_buslog_stats s;
     if (b->store) {
         cule_buslog_stats(b->store, &s);
-        cule_buf_addf(out, "\"store_commits\":%llu,\"store_batch_max\":%llu,\"store_commit_max_us\":%llu,"
-                           "\"store_commit_mean_us\":%llu,",
+        cule_buf_addf(out,
+                      "\"store_commits\":%llu,\"store_batch_max\":%llu,\"store_commit_max_us\":%llu,"
+                      "\"store_commit_mean_us\":%llu,",
                       (unsigned long long)s.commits, (unsigned long long)s.batch_max,
                       (unsigned long long)(s.commit_ns_max / 1000),
                       (unsigned long long)(s.commits ? s.commit_ns_sum / s.commits / 1000 : 0));

@@ -7,12 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
-int busask_begin(struct busask *a, const struct cule_cli *cli, const char *bus, const char *token_file)
+int busask_begin(struct busask *a, const struct cule_cli *cli, const struct busclient_at *at)
 {
     memset(a, 0, sizeof *a);
     a->cli = cli;
     cule_json_init(&a->doc);
-    int rc = busclient_where(&a->where, bus, token_file, &a->err);
+    int rc = busclient_where(&a->where, at, &a->err);
     return rc ? rc : busclient_dial(&a->where, cli->timeout_ms, &a->link, &a->err);
 }
 

@@ -15,7 +15,7 @@ struct busask {
 };
 
 /* Connects; 0 or the failure in a->err. busask_end is due in each case. */
-int busask_begin(struct busask *a, const struct cule_cli *cli, const char *bus, const char *token_file);
+int busask_begin(struct busask *a, const struct cule_cli *cli, const struct busclient_at *at);
 /* Asks; the answer in a->answer. */
 int busask_put(struct busask *a, uint32_t service, uint32_t op, uint64_t arg0, const char *json);
 /* The same, and reads the answer's JSON into a->doc. */

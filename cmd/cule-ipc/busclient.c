@@ -197,10 +197,9 @@ static void on_ready(struct cule_link *l, void *ctx)
 static void on_writable(struct cule_link *l, void *ctx, uint64_t id)
 {
     (void)l;
-    (void)id;
     struct busclient *c = ctx;
     if (c->state == BUSCLIENT_UP && c->o.ops->writable) {
-        c->o.ops->writable(c->o.ctx);
+        c->o.ops->writable(c->o.ctx, id);
     }
 }
 
@@ -210,7 +209,7 @@ static void on_closed(struct cule_link *l, void *ctx, const struct cule_err *why
     struct busclient *c = ctx;
     struct cule_err err = *why;
     c->link = NULL;
-    if (c->state == BUSCLIENT_CLOSING) {
+    if (c->state == BUSCLIENT_CLOSING || (c->leaving && c->state == BUSCLIENT_UP)) {
         struct cule_err none = {0};
         finish(c, c->closing_clean ? &none : why);
         return;
@@ -255,6 +254,7 @@ static int open_link(struct busclient *c, struct cule_err *err)
         .ctx = c,
         .manual_credit = c->o.manual_credit,
         .connect_timeout_ms = c->o.connect_timeout_ms,
+        .wait_ms = c->o.where->wait_ms,
         .window_bytes = c->o.window_bytes,
         .window_frames = c->o.window_frames,
         .queue_bytes = c->o.queue_bytes,
@@ -378,6 +378,17 @@ void busclient_consumed(struct busclient *c, const struct busclient_delivery *d)
 {
     if (c->link && c->o.manual_credit) {
         cule_link_consumed(c->link, d->priority, 1, d->msg->len + (d->msg->trace ? CULE_TRACE_SIZE : 0));
+    }
+}
+
+void busclient_unsubscribe(struct busclient *c)
+{
+    c->leaving = true;
+    c->closing_clean = true;
+    for (size_t i = 0; c->link && i < c->nsubs; i++) {
+        struct cule_msg m = cule_msg_make(CULE_REQUEST, CULE_S_BUS, CULE_OP_BUS_UNSUBSCRIBE);
+        m.h.arg0 = c->subs[i].number;
+        cule_link_call(c->link, &m, BUSCLIENT_ASK_MS, NULL, NULL, NULL);
     }
 }
 

@@ -12,8 +12,8 @@
 #ifndef CULE_IPC_BUSCLIENT_H
 #define CULE_IPC_BUSCLIENT_H
 
+#include "common.h"
 #include "io/link.h"
-#include "ipc.h"
 
 enum {
     BUSCLIENT_POSITIONS_MAX = 65536,
@@ -27,21 +27,26 @@ struct busclient;
 struct busclient_sub;
 
 /* Options that every bus subcommand takes; put BUS_OPTION_FIELDS in its struct and BUS_OPTION_ROWS in its table. */
-#define BUS_OPTION_FIELDS                                                                                              \
-    const char *bus;                                                                                                   \
+struct busclient_at {
+    const char *bus;
     const char *token_file;
+    uint64_t wait_ms;
+};
+#define BUS_OPTION_FIELDS struct busclient_at at;
 #define BUS_OPTION_ROWS(S)                                                                                             \
-    CULE_OPT_STRING(S, bus, 'b', "bus", "ENDPOINT", "the bus (default: $CULE_BUS, else unix:$CULE_RUN/bus)",           \
+    CULE_OPT_STRING(S, at.bus, 'b', "bus", "ENDPOINT", "the bus (default: $CULE_BUS, else unix:$CULE_RUN/bus)",        \
                     .complete = CULE_COMPLETE_ENDPOINT),                                                               \
-        CULE_OPT_STRING(S, token_file, 0, "token-file", "FILE", "present the token in FILE (default: $CULE_TOKEN)",    \
-                        .complete = CULE_COMPLETE_FILE)
+        CULE_OPT_STRING(S, at.token_file, 0, "token-file", "FILE", "present the token in FILE (default: $CULE_TOKEN)", \
+                        .complete = CULE_COMPLETE_FILE),                                                               \
+        IPC_WAIT_ROW(S, at.wait_ms)
 
 /* Where the bus is, from the option, CULE_BUS or the run directory; and which token, "" for none. */
 struct busclient_where {
     char endpoint[CULE_ENDPOINT_MAX];
     char token[1024];
+    uint64_t wait_ms; /* how long a broker may take to come up */
 };
-int busclient_where(struct busclient_where *w, const char *bus, const char *token_file, struct cule_err *err);
+int busclient_where(struct busclient_where *w, const struct busclient_at *at, struct cule_err *err);
 
 /* --- one question and gone: request, list, stats, log-level --- */
 /* Connects without a loop and presents the token. */
@@ -76,7 +81,7 @@ struct busclient_ops {
     /* CANCEL of such a request, DATA of its stream. May be NULL. */
     void (*other)(void *ctx, struct cule_msg *m);
     /* As link.h has it. May be NULL. */
-    void (*writable)(void *ctx);
+    void (*writable)(void *ctx, uint64_t id);
     /* The connection is gone and will be tried again. May be NULL. */
     void (*down)(void *ctx, const struct cule_err *why);
     /* The end: not reached the first time, refused, or gone without --reconnect. Also the answer to busclient_close,
@@ -130,6 +135,9 @@ bool busclient_is_up(const struct busclient *c);
 /* A message was dealt with (manual_credit): its bytes and one frame; the link sees to the frames before its last. */
 void busclient_consumed(struct busclient *c, const struct busclient_delivery *d);
 
+/* Tells the broker that nothing more is wanted, on this connection, and makes its loss the end: what is under way can
+ * be finished. */
+void busclient_unsubscribe(struct busclient *c);
 /* Ends: unsubscribes nothing, flushes, says BYE; `over` follows. No reconnect any more. */
 void busclient_close(struct busclient *c);
 
@@ -160,6 +168,8 @@ uint64_t busclient_seen_newest(const struct busclient_seen *t, const char *topic
 void busclient_seen_forget(struct busclient_seen *t, const char *topic, size_t n);
 void busclient_seen_walk(const struct busclient_seen *t, void (*fn)(void *ctx, const char *topic, size_t n), void *ctx);
 void busclient_seen_clear(struct busclient_seen *t);
+/* Appends {"topic":seq,...}, the positions of topics that a pattern matches; CULE_ELIMIT beyond max bytes. */
+int busclient_seen_json(const struct busclient_seen *t, const char *pattern, size_t max, struct cule_buf *out);
 /* As the broker matches: "+" one level, a last "#" any number of levels, "$..." only by patterns that begin so. */
 bool busclient_matches(const char *pattern, const char *topic, size_t n);
 

@@ -32,15 +32,16 @@ static int token_from_file(const char *path, char *out, size_t size, struct cule
     return 0;
 }
 
-int busclient_where(struct busclient_where *w, const char *bus, const char *token_file, struct cule_err *err)
+int busclient_where(struct busclient_where *w, const struct busclient_at *at, struct cule_err *err)
 {
     memset(w, 0, sizeof *w);
-    int rc = ipc_endpoint(bus, w->endpoint, err);
+    int rc = ipc_endpoint(at->bus, w->endpoint, err);
     if (rc) {
         return rc;
     }
-    if (token_file) {
-        return token_from_file(token_file, w->token, sizeof w->token, err);
+    w->wait_ms = at->wait_ms;
+    if (at->token_file) {
+        return token_from_file(at->token_file, w->token, sizeof w->token, err);
     }
     const char *token = getenv("CULE_TOKEN");
     if (token && (size_t)snprintf(w->token, sizeof w->token, "%s", token) >= sizeof w->token) {
@@ -51,7 +52,7 @@ int busclient_where(struct busclient_where *w, const char *bus, const char *toke
 
 int busclient_dial(const struct busclient_where *w, uint64_t timeout_ms, struct cule_link **out, struct cule_err *err)
 {
-    const struct cule_link_opts o = {.name = "cule-ipc", .connect_timeout_ms = timeout_ms};
+    const struct cule_link_opts o = {.name = "cule-ipc", .connect_timeout_ms = timeout_ms, .wait_ms = w->wait_ms};
     int rc = cule_link_open(NULL, w->endpoint, &o, out, err);
     if (rc) {
         return cule_err_context(err, rc, "cannot reach the bus at '%s'", w->endpoint);

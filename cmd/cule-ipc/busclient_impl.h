@@ -37,6 +37,7 @@ struct busclient {
     bool positions;     /* every subscription is one that resumes by position */
     bool refused;       /* trying again would not help */
     bool closing_clean; /* the caller asked for the end */
+    bool leaving;       /* unsubscribed: the loss of the connection is the end */
     struct cule_err why;
     char broker[64];   /* which broker it was last; empty: not known */
     bool other_broker; /* it is another one, and positions have not been checked since */

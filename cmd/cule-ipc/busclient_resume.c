@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 
+enum { AFTER_MAX = 1024 * 1024 }; /* bytes of positions in one SUBSCRIBE */
+
 bool busclient_resume_needed(const struct busclient *c)
 {
     return c->positions && c->stats.connects > 0 && c->stats.delivered > 0;
@@ -74,16 +76,26 @@ static uint64_t since_age(const struct busclient_sub *s)
     return s->s.has_since ? CULE_MIN(s->s.since_ms, s->first_wall_ms) : 0;
 }
 
-/* Where a subscription begins that was there before: behind what was seen of its topic; with wildcards at the time of
- * the first subscription, from which what was seen is dropped when it comes again. */
+/* Where a subscription begins that was there before: behind what was seen of each topic; topics that were not seen, at
+ * the time of the first subscription. Where the positions are too many to tell, all begin then, and what was seen is
+ * dropped when it comes again. */
 static void put_resume(const struct busclient *c, const struct busclient_sub *s, struct cule_json_writer *w)
 {
     const char *p = s->s.pattern;
+    struct cule_buf after;
     cule_json_member_bool(w, "retained", false);
     uint64_t seq = busclient_has_wildcard(p) ? 0 : busclient_seen_position(c->seen, p, strlen(p));
     if (seq > 0) {
         cule_json_member_u64(w, "from_seq", seq + 1);
-    } else if (s->s.has_from) {
+        return;
+    }
+    cule_buf_init(&after, 0);
+    if (busclient_has_wildcard(p) && busclient_seen_json(c->seen, p, AFTER_MAX, &after) == 0) {
+        cule_json_key(w, "after");
+        cule_json_put_raw(w, cule_buf_data(&after), cule_buf_len(&after));
+    }
+    cule_buf_release(&after);
+    if (s->s.has_from) {
         cule_json_member_u64(w, "from_seq", s->s.from_seq);
     } else {
         cule_json_member_u64(w, "since_ms", s->first_wall_ms - since_age(s));

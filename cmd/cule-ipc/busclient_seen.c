@@ -1,8 +1,10 @@
 /* Which messages of which topics have been seen: positions to resume from, and how doubles are told. */
 #include "base/bytes.h"
+#include "base/json.h"
 #include "base/map.h"
 #include "busclient.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* A topic's position is kept for each priority, because a higher one overtakes. */
@@ -193,4 +195,28 @@ bool busclient_matches(const char *pattern, const char *topic, size_t n)
         pattern = plevel + 1;
         topic = tlevel + 1;
     }
+}
+
+int busclient_seen_json(const struct busclient_seen *t, const char *pattern, size_t max, struct cule_buf *out)
+{
+    struct cule_json_writer w;
+    size_t at = 0, begin = cule_buf_len(out);
+    cule_json_begin(&w, out);
+    cule_json_open(&w, '{');
+    for (struct seen_topic *e; (e = cule_map_next(&t->topics, &at, NULL));) {
+        for (; e; e = e->next) {
+            char name[BUSCLIENT_TOPIC_MAX + 1];
+            uint64_t seq = position(e);
+            if (seq == 0 || !busclient_matches(pattern, e->name, e->len)) {
+                continue;
+            }
+            snprintf(name, sizeof name, "%.*s", (int)e->len, e->name);
+            cule_json_member_u64(&w, name, seq);
+            if (cule_buf_len(out) - begin > max) {
+                return CULE_ELIMIT;
+            }
+        }
+    }
+    cule_json_close(&w, '}');
+    return cule_json_end(&w);
 }

@@ -28,6 +28,15 @@ static void broken(struct busout *o, int code, int sys)
     o->waiting = false;
 }
 
+/* What left while the caller was adding counts too. */
+static void tell(struct busout *o)
+{
+    if (o->taken != o->told || o->broken) {
+        o->told = o->taken;
+        o->moved(o->ctx);
+    }
+}
+
 /* POLLERR on a pipe or socket: its reader is gone, which we want to know even with nothing to write. */
 static void on_event(void *ctx, int events)
 {
@@ -40,18 +49,15 @@ static void on_event(void *ctx, int events)
     if (events & POLLOUT) {
         o->waiting = false;
         flush(o);
-        o->moved(o->ctx);
+        tell(o);
     }
 }
 
 static void end_of_turn(void *ctx)
 {
     struct busout *o = ctx;
-    uint64_t before = o->taken;
     flush(o);
-    if (o->taken != before || o->broken) {
-        o->moved(o->ctx);
-    }
+    tell(o);
 }
 
 int busout_init(struct busout *o, struct cule_loop *loop, int fd, void (*moved)(void *ctx), void *ctx,

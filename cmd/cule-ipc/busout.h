@@ -26,6 +26,7 @@ struct busout {
     bool waiting;   /* for the reader */
     bool broken;    /* nothing goes out any more */
     uint64_t taken; /* bytes that left, ever */
+    uint64_t told;  /* of them when `moved` ran last */
     /* More went out, or it is broken with the reason in err (CULE_ECLOSED: the reader went away). */
     void (*moved)(void *ctx);
     void *ctx;

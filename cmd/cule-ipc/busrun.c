@@ -1,12 +1,10 @@
 /* What every bus subcommand with a loop does at its beginning and its end. */
 #include "busrun.h"
 
-#include <errno.h>
+#include "io/ready.h"
+
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 static void on_grace(void *ctx)
 {
@@ -32,11 +30,11 @@ static void on_signal(void *ctx, int signum)
     }
 }
 
-int busrun_begin(struct busrun *r, const struct cule_cli *cli, const char *bus, const char *token_file,
-                 void (*stop)(void *ctx), void *ctx)
+int busrun_begin(struct busrun *r, const struct cule_cli *cli, const struct busclient_at *at, void (*stop)(void *ctx),
+                 void *ctx)
 {
     *r = (struct busrun){.cli = cli, .stop = stop, .ctx = ctx};
-    int rc = busclient_where(&r->where, bus, token_file, &r->err);
+    int rc = busclient_where(&r->where, at, &r->err);
     if (rc == 0) {
         rc = cule_loop_new(&r->loop, &r->err);
     }
@@ -97,48 +95,15 @@ void busrun_fail(struct busrun *r, const struct cule_err *err)
     cule_loop_stop(r->loop);
 }
 
-static void notify(const char *path)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    size_t n = strlen(path);
-    if (n == 0 || n >= sizeof a.sun_path) {
-        return;
-    }
-    memcpy(a.sun_path, path, n);
-    if (a.sun_path[0] == '@') {
-        a.sun_path[0] = '\0';
-    }
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0) {
-        socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
-        sendto(fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&a, size);
-        close(fd);
-    }
-}
-
 void busrun_ready(struct busrun *r)
 {
+    struct cule_err err;
     if (r->ready_told) {
         return;
     }
     r->ready_told = true;
-    const char *fd = getenv("CULE_READY_FD");
-    char *end;
-    if (fd && *fd) {
-        errno = 0;
-        long n = strtol(fd, &end, 10);
-        if (errno || *end || n < 3 || n > 1 << 20) {
-            cule_cli_warn(r->cli, "CULE_READY_FD is '%s', which is no descriptor above 2: not told that we are ready",
-                          fd);
-        } else if (write((int)n, "\n", 1) != 1) {
-            cule_cli_warn(r->cli, "cannot write to descriptor %ld of CULE_READY_FD: %s", n, strerror(errno));
-        } else {
-            close((int)n);
-        }
-    }
-    const char *sock = getenv("NOTIFY_SOCKET");
-    if (sock) {
-        notify(sock);
+    if (cule_ready(getenv("CULE_READY_FD"), getenv("NOTIFY_SOCKET"), &err)) {
+        cule_cli_warn(r->cli, "%s", err.text);
     }
 }
 

@@ -21,8 +21,8 @@ struct busrun {
 };
 
 /* 0, or the failure in r->err; busrun_end is due in each case. */
-int busrun_begin(struct busrun *r, const struct cule_cli *cli, const char *bus, const char *token_file,
-                 void (*stop)(void *ctx), void *ctx);
+int busrun_begin(struct busrun *r, const struct cule_cli *cli, const struct busclient_at *at, void (*stop)(void *ctx),
+                 void *ctx);
 /* Makes the client. o->where is set here. */
 int busrun_client(struct busrun *r, struct busclient_opts *o);
 /* Starts the client and runs the loop until busrun_done or busrun_fail. */

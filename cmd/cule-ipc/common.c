@@ -26,6 +26,21 @@ bool ipc_is_endpoint(const char *word)
     return false;
 }
 
+int ipc_make_run_dir(const char *endpoint, struct cule_err *err)
+{
+    char dir[CULE_ENDPOINT_MAX - 16];
+    const char *path = strchr(endpoint, ':');
+    struct cule_err none;
+    if (!path || cule_run_dir(getenv("CULE_RUN"), getenv("XDG_RUNTIME_DIR"), false, dir, sizeof dir, &none)) {
+        return 0;
+    }
+    size_t n = strlen(dir);
+    if (strncmp(path + 1, dir, n) != 0 || path[1 + n] != '/') {
+        return 0; /* elsewhere: that directory is the user's affair */
+    }
+    return cule_run_dir(getenv("CULE_RUN"), getenv("XDG_RUNTIME_DIR"), true, dir, sizeof dir, err);
+}
+
 int ipc_endpoint(const char *given, char out[CULE_ENDPOINT_MAX], struct cule_err *err)
 {
     struct cule_endpoint ep;

@@ -21,6 +21,9 @@ bool ipc_is_endpoint(const char *word);
 /* The endpoint given, or $CULE_BUS, or unix:$CULE_RUN/bus. Checked. */
 int ipc_endpoint(const char *given, char out[CULE_ENDPOINT_MAX], struct cule_err *err);
 
+/* Before listening: makes the run directory where the endpoint lies in it. */
+int ipc_make_run_dir(const char *endpoint, struct cule_err *err);
+
 /* Service and op by name or number. */
 int ipc_op(const char *service, const char *op, uint32_t *s, uint32_t *o, struct cule_err *err);
 

@@ -70,7 +70,7 @@ static int topics(const struct cule_cli *cli, const char *prefix)
     struct busask a;
 
     quick.timeout_ms = TOPICS_WAIT_MS;
-    if (busask_begin(&a, &quick, NULL, NULL) == 0 &&
+    if (busask_begin(&a, &quick, &(const struct busclient_at){0}) == 0 &&
         busask_json(&a, CULE_S_BUS, CULE_OP_BUS_LIST, 0, "{\"what\":\"topics\"}") == 0) {
         int rows = cule_json_find(&a.doc, 0, "topics");
         for (int i = cule_json_first(&a.doc, rows); i >= 0; i = cule_json_next(&a.doc, i)) {

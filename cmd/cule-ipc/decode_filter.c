@@ -40,7 +40,7 @@ static int term(struct decode_rule *r, const char *text, struct cule_err *err)
         if (strlen(v) >= sizeof r->op_text) {
             return bad(err, text, "no such op");
         }
-        strcpy(r->op_text, v);
+        memcpy(r->op_text, v, strlen(v) + 1);
         return 0;
     }
     if (strncmp(text, "kind", n) == 0 && n == 4) {
@@ -53,7 +53,7 @@ static int term(struct decode_rule *r, const char *text, struct cule_err *err)
         if (strlen(v) >= sizeof r->pattern) {
             return bad(err, text, "the pattern is too long");
         }
-        strcpy(r->pattern, v);
+        memcpy(r->pattern, v, strlen(v) + 1);
         return busclient_check_pattern(v, err);
     }
     if (strncmp(text, "id", n) == 0 && n == 2) {

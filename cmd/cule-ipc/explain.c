@@ -223,7 +223,7 @@ static int explain_run(struct cule_cli *cli)
     if (e.o->pattern && busclient_check_pattern(e.o->pattern, &err)) {
         return cule_cli_fail(cli, &err);
     }
-    if (busrun_begin(&e.run, cli, e.o->bus, e.o->token_file, on_stop, &e) == 0 && busrun_client(&e.run, &c) == 0) {
+    if (busrun_begin(&e.run, cli, &e.o->at, on_stop, &e) == 0 && busrun_client(&e.run, &c) == 0) {
         busrun_run(&e.run);
     }
     if (e.rows == 0 && !e.o->follow && e.run.err.code == 0 && !cli->json) {

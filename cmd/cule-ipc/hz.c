@@ -122,7 +122,7 @@ static int hz_run(struct cule_cli *cli)
     if (h.o->interval_ms == 0) {
         return cule_cli_failf(cli, CULE_EUSAGE, "--interval must be above 0");
     }
-    if (busrun_begin(&h.run, cli, h.o->bus, h.o->token_file, on_stop, &h) == 0 && busrun_client(&h.run, &c) == 0 &&
+    if (busrun_begin(&h.run, cli, &h.o->at, on_stop, &h) == 0 && busrun_client(&h.run, &c) == 0 &&
         busclient_subscribe(h.run.client, &s, &h.run.err) == 0 &&
         cule_timer_new(h.run.loop, &h.timer, on_timer, &h, &h.run.err) == 0) {
         busrun_run(&h.run);

@@ -38,7 +38,7 @@ static int list_run(struct cule_cli *cli)
     cule_json_end(&w);
     cule_buf_addc(&json, '\0');
     const char *q = (const char *)cule_buf_data(&json);
-    if (busask_begin(&a, cli, o->bus, o->token_file) == 0) {
+    if (busask_begin(&a, cli, &o->at) == 0) {
         if (cli->json) {
             if (busask_put(&a, CULE_S_BUS, CULE_OP_BUS_LIST, 0, q) == 0) {
                 busask_print(&a);

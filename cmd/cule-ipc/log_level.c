@@ -37,7 +37,7 @@ static int log_level_run(struct cule_cli *cli)
     if (o->level && parse(o->level, &level, &err)) {
         return cule_cli_fail(cli, &err);
     }
-    if (busask_begin(&a, cli, o->bus, o->token_file) == 0 &&
+    if (busask_begin(&a, cli, &o->at) == 0 &&
         busask_put(&a, CULE_S_CULE, o->level ? CULE_OP_CULE_LOG_SET : CULE_OP_CULE_LOG_GET, level, NULL) == 0) {
         uint64_t got = a.answer.h.arg0;
         const char *name = got < LEVELS ? levels[got] : "unknown";

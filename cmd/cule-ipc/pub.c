@@ -11,8 +11,9 @@ static void on_up(void *ctx)
     }
 }
 
-static void on_writable(void *ctx)
+static void on_writable(void *ctx, uint64_t id)
 {
+    (void)id;
     struct pub *p = ctx;
     pub_out_up(p);
     if (p->eof) {
@@ -67,8 +68,8 @@ static int pub_run(struct cule_cli *cli)
 {
     struct pub p = {.o = cli->opts};
     struct busclient_opts c = {.name = "cule-ipc pub", .ops = &ops, .ctx = &p, .connect_timeout_ms = cli->timeout_ms};
-    if (busrun_begin(&p.run, cli, p.o->bus, p.o->token_file, on_stop, &p) || check(&p) ||
-        pub_out_begin(&p, &p.run.err) || pub_in_begin(&p, &p.run.err)) {
+    if (busrun_begin(&p.run, cli, &p.o->at, on_stop, &p) || check(&p) || pub_out_begin(&p, &p.run.err) ||
+        pub_in_begin(&p, &p.run.err)) {
         goto out;
     }
     c.reconnect = !p.o->no_reconnect && !p.one_shot;

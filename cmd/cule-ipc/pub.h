@@ -18,7 +18,6 @@ enum {
     PUB_BATCH_FRAMES = 512,
     PUB_UNACKED_MAX = 1024, /* --ack: publications under way */
     PUB_UNACKED_BYTES = 4 * 1024 * 1024,
-    PUB_BARRIER_MS = 10000,
 };
 
 struct pub_opts {
@@ -58,13 +57,13 @@ struct pub {
     /* out */
     struct cule_buf batch;
     unsigned batch_frames;
+    size_t batch_last; /* where its last frame begins */
+    unsigned batches;  /* sent, and their last message not answered */
     uint8_t batch_priority;
     uint8_t header[CULE_HEADER_SIZE];
     struct cule_list unacked; /* struct pub_unacked */
     size_t unacked_count, unacked_bytes;
-    struct cule_buf joined;
     bool full; /* the bus takes no more now */
-    bool barrier_sent, barrier_passed;
     uint64_t published, acked, failed, lost;
     struct cule_err first_failure;
 };

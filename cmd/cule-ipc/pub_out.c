@@ -20,7 +20,6 @@ int pub_out_begin(struct pub *p, struct cule_err *err)
 {
     (void)err;
     cule_buf_init(&p->batch, 0);
-    cule_buf_init(&p->joined, 0);
     cule_list_init(&p->unacked);
     return 0;
 }
@@ -42,7 +41,6 @@ void pub_out_release(struct pub *p)
         drop(CULE_LIST_ENTRY(n, struct pub_unacked, node));
     }
     cule_buf_release(&p->batch);
-    cule_buf_release(&p->joined);
 }
 
 /* --- acknowledged --- */
@@ -125,9 +123,49 @@ static int put_acked(struct pub *p, const struct pub_message *m)
 
 /* --- fire and forget --- */
 
+/* The last message of a batch asks for an answer, which comes when the bus has dealt with all before it of the same
+ * priority: so the end can be waited for, and a refusal is heard of, at the price of one answer for many messages. */
+static void on_batch(struct cule_link *l, void *arg, struct cule_msg *answer)
+{
+    (void)l;
+    struct pub *p = arg;
+    struct cule_err err = {0};
+    int rc = cule_msg_error(answer, &err);
+    p->batches--;
+    if (p->run.over) {
+        return;
+    }
+    if (rc && rc != CULE_ECLOSED && rc != CULE_EPEER_RESTARTED) {
+        p->failed++;
+        if (!p->first_failure.code) {
+            p->first_failure = err;
+            cule_err_context(&p->first_failure, rc, "the bus does not take what is published");
+        }
+    }
+    if (p->eof || p->stopped) {
+        pub_in_pump(p);
+    }
+}
+
+static int send_last(struct pub *p)
+{
+    struct cule_frame h;
+    const uint8_t *at = cule_buf_data(&p->batch);
+    if (cule_frame_decode(&h, false, at, NULL)) {
+        return CULE_EMALFORMED; /* we wrote it ourselves */
+    }
+    struct cule_msg m = {.h = h, .body = at + CULE_HEADER_SIZE, .len = h.length};
+    m.h.kind = CULE_REQUEST;
+    int rc = cule_link_call(busclient_link(p->run.client), &m, p->run.cli->timeout_given ? p->run.cli->timeout_ms : 0,
+                            on_batch, p, NULL);
+    p->batches += rc == 0;
+    return rc;
+}
+
 int pub_out_flush(struct pub *p)
 {
     struct cule_link *l = busclient_link(p->run.client);
+    int rc = 0;
     if (p->batch_frames == 0) {
         return 0;
     }
@@ -135,14 +173,19 @@ int pub_out_flush(struct pub *p)
         p->full = true;
         return CULE_EAGAIN;
     }
-    int rc =
-        cule_link_send_raw(l, p->batch_priority, cule_buf_data(&p->batch), cule_buf_len(&p->batch), p->batch_frames);
-    if (rc == CULE_EAGAIN) {
-        p->full = true;
-        return rc;
+    if (p->batch_frames > 1) {
+        rc = cule_link_send_raw(l, p->batch_priority, cule_buf_data(&p->batch), p->batch_last, p->batch_frames - 1);
+        if (rc == 0) {
+            cule_buf_take(&p->batch, p->batch_last);
+            p->batch_last = 0;
+            p->batch_frames = 1;
+        }
     }
-    p->batch_frames = 0;
-    cule_buf_clear(&p->batch);
+    if (rc == 0 && (rc = send_last(p)) == 0) {
+        p->batch_frames = 0;
+        cule_buf_clear(&p->batch);
+    }
+    p->full = p->full || rc == CULE_EAGAIN;
     return rc;
 }
 
@@ -159,19 +202,6 @@ static struct cule_frame event_header(const struct pub_message *m)
     return h;
 }
 
-/* A message of several frames: rare, so it may be copied once more. */
-static int add_long(struct pub *p, const struct pub_message *m)
-{
-    int rc = busclient_join(&p->joined, m->topic, m->topic_len, m->body, m->len);
-    if (rc == 0) {
-        struct cule_msg msg = {.h = event_header(m), .body = cule_buf_data(&p->joined), .len = m->topic_len + m->len};
-        rc = cule_msg_add(&p->batch, &msg);
-        p->batch_frames += (unsigned)((msg.len + CULE_PAYLOAD_MAX - 1) / CULE_PAYLOAD_MAX);
-    }
-    cule_buf_clear(&p->joined);
-    return rc;
-}
-
 static int put_event(struct pub *p, const struct pub_message *m)
 {
     size_t n = m->topic_len + m->len;
@@ -183,9 +213,6 @@ static int put_event(struct pub *p, const struct pub_message *m)
         }
     }
     p->batch_priority = m->priority;
-    if (n > CULE_PAYLOAD_MAX) {
-        return add_long(p, m);
-    }
     uint8_t *at;
     if ((rc = cule_buf_reserve(&p->batch, CULE_HEADER_SIZE + cule_pad8(n), &at))) {
         return rc;
@@ -198,6 +225,7 @@ static int put_event(struct pub *p, const struct pub_message *m)
     if (m->len) {
         memcpy(at + m->topic_len, m->body, m->len);
     }
+    p->batch_last = cule_buf_len(&p->batch);
     cule_buf_commit(&p->batch, CULE_HEADER_SIZE + cule_pad8(n));
     p->batch_frames++;
     return 0;
@@ -208,52 +236,20 @@ int pub_out_put(struct pub *p, const struct pub_message *m)
     if (p->full || !busclient_is_up(p->run.client)) {
         return CULE_EAGAIN;
     }
-    int rc = p->o->ack || p->one_shot ? put_acked(p, m) : put_event(p, m);
+    int rc;
+    if (p->o->ack || p->one_shot) {
+        rc = put_acked(p, m);
+    } else if (m->topic_len + m->len > CULE_PAYLOAD_MAX) { /* several frames: not for a batch */
+        rc = pub_out_flush(p);
+        rc = rc ? rc : put_acked(p, m);
+    } else {
+        rc = put_event(p, m);
+    }
     p->published += rc == 0;
     return rc;
 }
 
 /* --- the end --- */
-
-static void on_barrier(struct cule_link *l, void *arg, struct cule_msg *answer)
-{
-    (void)l;
-    struct pub *p = arg;
-    struct cule_err err = {0};
-    int rc = cule_msg_error(answer, &err);
-    if (p->run.over) {
-        return;
-    }
-    if (rc == CULE_ECLOSED || rc == CULE_EPEER_RESTARTED) {
-        p->barrier_sent = false;
-        if (p->o->no_reconnect) {
-            busrun_fail(&p->run, &err);
-        }
-        return;
-    }
-    if (rc == CULE_ETIMEOUT) {
-        cule_err_set(&err, rc, "the bus has not taken everything in %llu ms",
-                     (unsigned long long)p->run.cli->timeout_ms);
-        busrun_fail(&p->run, &err);
-        return;
-    }
-    /* Any other answer came behind our events, which is all that we wanted of it. */
-    p->barrier_passed = true;
-    pub_out_finish(p);
-}
-
-/* An echo on the lowest lane is answered when the bus has dealt with all events before it. */
-static int barrier(struct pub *p)
-{
-    struct cule_msg m = cule_msg_make(CULE_REQUEST, CULE_S_CULE, CULE_OP_CULE_ECHO);
-    m.h.priority = CULE_LOW;
-    int rc = cule_link_call(busclient_link(p->run.client), &m, p->run.cli->timeout_given ? p->run.cli->timeout_ms : 0,
-                            on_barrier, p, NULL);
-    if (rc == 0) {
-        p->barrier_sent = true;
-    }
-    return rc;
-}
 
 void pub_out_finish(struct pub *p)
 {
@@ -261,15 +257,8 @@ void pub_out_finish(struct pub *p)
         return; /* `up` comes back here */
     }
     int rc = pub_out_flush(p);
-    bool events = !p->o->ack && !p->one_shot && p->published > 0;
-    if (rc == 0 && events && !p->barrier_passed) {
-        rc = p->barrier_sent ? 0 : barrier(p);
-        if (rc == CULE_EAGAIN) {
-            p->full = true;
-        }
-        if (rc == 0 || rc == CULE_EAGAIN) {
-            return;
-        }
+    if (p->batches > 0) {
+        return;
     }
     if (rc == CULE_EAGAIN || p->unacked_count > 0) {
         return;
@@ -307,7 +296,7 @@ void pub_out_up(struct pub *p)
 void pub_out_down(struct pub *p)
 {
     p->full = false;
-    if (p->batch_frames > 0 || (!p->o->ack && p->published > p->lost)) {
+    if (!p->o->ack && !p->one_shot && p->published > p->lost) {
         cule_cli_note(p->run.cli, 1, "messages on their way may be lost; --ack would send them again");
         p->lost = p->published;
     }

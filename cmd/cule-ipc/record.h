@@ -2,6 +2,7 @@
 #ifndef CULE_IPC_RECORD_H
 #define CULE_IPC_RECORD_H
 
+#include "busclient.h"
 #include "record_file.h"
 #include "relay_frames.h"
 
@@ -10,8 +11,7 @@ struct record_opts {
     const char *listen;
     const char *connect;
     const char *topic;
-    const char *bus;
-    const char *token_file;
+    struct busclient_at at;
     bool append;
     uint64_t max;
     uint64_t grace_ms;

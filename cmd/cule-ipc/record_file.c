@@ -143,7 +143,11 @@ int recorder_open(struct recorder *w, const char *path, bool append, const char 
         return rc;
     }
     rc = add_hello(w, name);
-    return rc ? cule_err_set(err, rc, "out of memory") : recorder_flush(w, err);
+    if (rc) {
+        return cule_err_set(err, rc, "out of memory");
+    }
+    rc = recorder_flush(w, err);
+    return rc ? cule_err_context(err, rc, "'%s'", path) : 0;
 }
 
 /* Inside its own mark; false where that would not fit into one frame. */

@@ -182,6 +182,7 @@ static int start_listening(struct record *r, struct cule_err *err)
                                         .listen_pid = getenv("LISTEN_PID"),
                                         .listen_fdnames = getenv("LISTEN_FDNAMES")};
     int rc = cule_endpoint_parse(&r->ep, r->o->listen, err);
+    rc = rc ? rc : ipc_make_run_dir(r->ep.text, err);
     rc = rc ? rc : cule_endpoint_listen(&r->ep, &lo, &r->fd, err);
     return rc ? rc : cule_watch_new(r->loop, &r->watch, r->fd, POLLIN, on_accept, r, err);
 }

@@ -107,7 +107,7 @@ int record_topic(struct record *r)
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     int rc = busclient_check_pattern(r->o->topic, &err);
-    rc = rc ? rc : busclient_where(&where, r->o->bus, r->o->token_file, &err);
+    rc = rc ? rc : busclient_where(&where, &r->o->at, &err);
     rc = rc ? rc : busclient_dial(&where, BUSCLIENT_ASK_MS, &l, &err);
     rc = rc ? rc : ask(r, l, &err);
     if (!rc && cule_ready(getenv("CULE_READY_FD"), getenv("NOTIFY_SOCKET"), &err)) {

@@ -175,7 +175,8 @@ static int listen_on(struct relay *r, unsigned i, struct cule_err *err)
                                         .listen_pid = getenv("LISTEN_PID"),
                                         .listen_fdnames = getenv("LISTEN_FDNAMES")};
     char bound[CULE_ENDPOINT_MAX];
-    int rc = cule_endpoint_listen(&s->ep, &lo, &s->fd, err);
+    int rc = ipc_make_run_dir(s->ep.text, err);
+    rc = rc ? rc : cule_endpoint_listen(&s->ep, &lo, &s->fd, err);
     rc = rc ? rc : cule_watch_new(r->loop, &s->watch, s->fd, POLLIN, i ? on_accept_1 : on_accept_0, r, err);
     if (!rc) {
         cule_endpoint_bound(&s->ep, s->fd, bound, sizeof bound);

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -288,6 +289,21 @@ static bool is_unix(const struct cule_carrier *c)
     return strcmp(c->ops->name, "unix") == 0;
 }
 
+/* A splice waits on a socket unless the socket itself is non-blocking. Our own are made so; those that we were started
+ * with are shared with others, who may rely on their mode. */
+static bool splices(int fd)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fstat(fd, &st) || S_ISCHR(st.st_mode)) {
+        return false;
+    }
+    if (!S_ISSOCK(st.st_mode) || (flags & O_NONBLOCK)) {
+        return true;
+    }
+    return fd > STDERR_FILENO && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+}
+
 static int start_pump(struct pump *p, struct cule_carrier *from, struct cule_carrier *to, bool tapped,
                       struct cule_err *err)
 {
@@ -299,7 +315,7 @@ static int start_pump(struct pump *p, struct cule_carrier *from, struct cule_car
         p->finished = to->wfd < 0;
         return 0;
     }
-    p->splice = !tapped && !(is_unix(from) && is_unix(to)) && strcmp(from->ops->name, "terminal") != 0 &&
+    p->splice = !tapped && !(is_unix(from) && is_unix(to)) && splices(from->rfd) && splices(to->wfd) &&
                 pipe2(p->pipe, O_CLOEXEC | O_NONBLOCK) == 0;
     if (!p->splice) {
         return stop_splicing(p, err);

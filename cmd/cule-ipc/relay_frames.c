@@ -214,7 +214,9 @@ int relay_frames_new(struct cule_loop *loop, const struct relay_frames_opts *o, 
         const struct cule_listen_opts fds = {.listen_fds = getenv("LISTEN_FDS"),
                                              .listen_pid = getenv("LISTEN_PID"),
                                              .listen_fdnames = getenv("LISTEN_FDNAMES")};
-        rc = cule_listen(loop, o->endpoint[o->listens[0] ? 0 : 1], &lo, &fds, on_accept, r, &r->listener, err);
+        rc = ipc_make_run_dir(o->endpoint[o->listens[0] ? 0 : 1], err);
+        rc =
+            rc ? rc : cule_listen(loop, o->endpoint[o->listens[0] ? 0 : 1], &lo, &fds, on_accept, r, &r->listener, err);
     } else {
         struct couple *c = couple_new(r);
         rc = c ? 0 : cule_err_set(err, CULE_ENOMEM, "out of memory");

@@ -311,7 +311,8 @@ static int listen_all(struct server *s, const struct replay_opts *o, struct cule
     }
     for (size_t i = 0; i < n; i++) {
         s->stdio = n == 1 && strcmp(endpoints[i], "-") == 0;
-        int rc = cule_listen(s->loop, endpoints[i], &lo, &fds, on_accept, s, &s->listeners[i], err);
+        int rc = ipc_make_run_dir(endpoints[i], err);
+        rc = rc ? rc : cule_listen(s->loop, endpoints[i], &lo, &fds, on_accept, s, &s->listeners[i], err);
         if (rc) {
             return rc;
         }

@@ -72,7 +72,7 @@ static int request_run(struct cule_cli *cli)
     uint64_t end_ns = cli->timeout_ms ? cule_now_ns() + cli->timeout_ms * 1000000u : 0;
     cule_buf_init(&body, 0);
     cule_buf_init(&whole, 0);
-    int rc = busclient_where(&w, o->bus, o->token_file, &err);
+    int rc = busclient_where(&w, &o->at, &err);
     if (rc == 0) {
         rc = busclient_check_topic(o->topic, &err);
     }

@@ -208,9 +208,13 @@ static int choose(struct serve *s, struct cule_err *err)
     return 0;
 }
 
-/* The handler's name, for prefixes: the last part of its first word. */
+/* The name, for prefixes and in HELLO: as given, else the last part of the command's first word. */
 static void name_handler(struct serve *s)
 {
+    if (s->o->name) {
+        snprintf(s->name, sizeof s->name, "%s", s->o->name);
+        return;
+    }
     const char *p = s->command + strspn(s->command, " ");
     size_t n = strcspn(p, " \t;|&<>()");
     for (size_t i = 0; i < n; i++) {
@@ -254,7 +258,8 @@ static int listen_all(struct serve *s, struct cule_err *err)
             }
             s->stdio = n == 1;
         }
-        int rc = cule_listen(s->loop, endpoints[i], &lo, &fds, on_accept, s, &s->listeners[i], err);
+        int rc = ipc_make_run_dir(endpoints[i], err);
+        rc = rc ? rc : cule_listen(s->loop, endpoints[i], &lo, &fds, on_accept, s, &s->listeners[i], err);
         if (rc) {
             return rc;
         }
@@ -272,7 +277,7 @@ static int set_up(struct serve *s, struct cule_sigwatch *sig[2], struct cule_err
     }
     name_handler(s);
     set_limits(s, s->cli->opts);
-    s->own_name = s->o->name ? s->o->name : s->name;
+    s->own_name = s->name;
     s->level = s->o->level;
     rc = cule_loop_new(&s->loop, err);
     if (!rc) {

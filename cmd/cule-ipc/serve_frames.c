@@ -70,11 +70,12 @@ static void on_closed(struct cule_link *l, void *ctx, const struct cule_err *why
     }
     struct pool *p = w->s->pool;
     port_gone(w->s, &x->port);
-    if (!p->stopping && !cule_proc_ended(w->proc)) {
-        serve_say(w->s, 1, "worker %s[%d] closed its link%s%s", w->s->name, (int)w->log.pid, why->code ? ": " : "",
-                  why->code ? why->text : "");
+    if (why->code) {
+        serve_say(w->s, 1, "the link to worker %s[%d] ended: %s", w->s->name, (int)w->log.pid, why->text);
     }
-    pool_lost(w, "the worker closed its link"); /* frees x */
+    if (!p->stopping) {
+        pool_hangup(w);
+    }
 }
 
 static const struct cule_link_ops link_ops = {.message = on_message, .writable = on_writable, .closed = on_closed};

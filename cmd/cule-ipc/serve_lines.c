@@ -262,7 +262,7 @@ static void on_readable(void *ctx, int events)
         struct pool *p = x->w->s->pool;
         cule_watch_set(x->out_watch, 0);
         if (!p->stopping) {
-            pool_lost(x->w, "the worker closed its stdout");
+            pool_hangup(x->w);
         }
     }
 }

@@ -7,13 +7,15 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { POOL_HANGUP_MS = 200 };
+
 static void start_worker(struct worker *w)
 {
     struct serve *s = w->s;
     struct pool *p = s->pool;
     struct cule_err err = {0};
     int err_fd = -1;
-    w->ending = false;
+    w->hung = false;
     w->born_ns = cule_now_ns();
     int rc = serve_log_open(&w->log, s, &err_fd, &err);
     if (!rc) {
@@ -56,8 +58,20 @@ static void on_again(void *ctx)
 {
     struct worker *w = ctx;
     struct pool *p = w->s->pool;
-    if (!w->proc && !p->stopping) {
+    if (w->proc && w->hung) {
+        serve_say(w->s, 1, "worker %s[%d] closed its output and does not end; it is ended", w->s->name,
+                  (int)w->log.pid);
+        pool_lost(w, "the worker closed its output");
+    } else if (!w->proc && !p->stopping) {
         start_worker(w);
+    }
+}
+
+void pool_hangup(struct worker *w)
+{
+    if (w->up && !w->hung) {
+        w->hung = true;
+        cule_timer_start(w->again, POOL_HANGUP_MS, 0);
     }
 }
 
@@ -187,7 +201,7 @@ struct worker *pool_pick(struct serve *s)
     struct worker *best = NULL;
     for (unsigned i = 0; i < p->n; i++) {
         struct worker *w = &p->workers[i];
-        if (w->up && w->open < p->each && (!best || w->open < best->open)) {
+        if (w->up && !w->hung && w->open < p->each && (!best || w->open < best->open)) {
             best = w;
         }
     }
@@ -204,7 +218,7 @@ unsigned pool_workers(const struct serve *s, unsigned *of, uint64_t *restarts)
     const struct pool *p = s->pool;
     unsigned up = 0;
     for (unsigned i = 0; i < p->n; i++) {
-        up += p->workers[i].up;
+        up += p->workers[i].up && !p->workers[i].hung;
     }
     *of = p->n;
     *restarts = p->restarts;

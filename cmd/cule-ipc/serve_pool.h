@@ -17,7 +17,7 @@ struct worker {
     uint64_t started; /* times */
     unsigned open;    /* requests it works on */
     bool up;          /* takes requests */
-    bool ending;      /* its end has been dealt with; a pause follows */
+    bool hung;        /* it has closed its output: its end is expected */
     void *speech;     /* the protocol's state while it is up */
 };
 
@@ -50,6 +50,8 @@ struct worker *pool_pick(struct serve *s);
 /* It cannot be used any more (its output has ended, it talks nonsense): deals with what is open, kills its tree, and
  * has it started again. */
 void pool_lost(struct worker *w, const char *why);
+/* It has closed its output. Mostly it is about to end, and how tells more than that; where it does not, it is lost. */
+void pool_hangup(struct worker *w);
 /* For pool_ops.start. */
 void pool_on_exit(void *ctx, struct cule_proc *p, const struct cule_exit *how);
 

@@ -39,7 +39,7 @@ static int stats_run(struct cule_cli *cli)
 {
     const struct stats_opts *o = cli->opts;
     struct busask a;
-    if (busask_begin(&a, cli, o->bus, o->token_file) == 0) {
+    if (busask_begin(&a, cli, &o->at) == 0) {
         if (o->prometheus || cli->json) {
             if (busask_put(&a, CULE_S_CULE, CULE_OP_CULE_STATS, o->prometheus, NULL) == 0) {
                 busask_print(&a);

@@ -240,7 +240,7 @@ static int sub_run(struct cule_cli *cli)
         .name = "cule-ipc sub", .ops = &ops, .ctx = &s, .reconnect = !s.o->no_reconnect, .manual_credit = true};
     cule_buf_init(&s.acks, 0);
     cule_mirror_init(&s.mirror);
-    if (busrun_begin(&s.run, cli, s.o->bus, s.o->token_file, begin_end, &s) ||
+    if (busrun_begin(&s.run, cli, &s.o->at, begin_end, &s) ||
         (s.o->format == SUB_FRAMES && cule_tty_frames_out(cli, STDOUT_FILENO, &s.run.err)) ||
         busrun_client(&s.run, &c) || subscribe_all(&s, cli) ||
         busout_init(&s.out, s.run.loop, STDOUT_FILENO, on_moved, &s, &s.run.err)) {

@@ -213,7 +213,7 @@ static int tap_run(struct cule_cli *cli)
     struct tap t = {.o = cli->opts};
     struct busclient_opts c = {.name = "cule-ipc tap", .ops = &ops, .ctx = &t, .reconnect = true};
     cule_mirror_init(&t.mirror);
-    if (busrun_begin(&t.run, cli, t.o->bus, t.o->token_file, on_stop, &t) ||
+    if (busrun_begin(&t.run, cli, &t.o->at, on_stop, &t) ||
         (t.o->pattern && busclient_check_pattern(t.o->pattern, &t.run.err)) ||
         (t.o->format == TAP_FRAMES && cule_tty_frames_out(cli, STDOUT_FILENO, &t.run.err)) ||
         busrun_client(&t.run, &c) || busout_init(&t.out, t.run.loop, STDOUT_FILENO, on_moved, &t, &t.run.err)) {

@@ -164,7 +164,7 @@ static int top_run(struct cule_cli *cli)
     bool tty = cule_tty_is(STDOUT_FILENO);
     t.limit = t.o->count ? t.o->count : tty && !cli->json ? 0 : 1;
     c.reconnect = t.limit != 1;
-    if (busrun_begin(&t.run, cli, t.o->bus, t.o->token_file, stop, &t) == 0 && busrun_client(&t.run, &c) == 0 &&
+    if (busrun_begin(&t.run, cli, &t.o->at, stop, &t) == 0 && busrun_client(&t.run, &c) == 0 &&
         cule_timer_new(t.run.loop, &t.timer, ask, &t, &t.run.err) == 0) {
         if (!cli->json) {
             cule_screen_open(&t.screen, STDOUT_FILENO);

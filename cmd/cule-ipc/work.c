@@ -204,7 +204,7 @@ static int work_run(struct cule_cli *cli)
         .max_deliver = w.o->max_deliver,
         .max_inflight = w.o->concurrency,
     };
-    if (busrun_begin(&w.run, cli, w.o->bus, w.o->token_file, on_stop, &w)) {
+    if (busrun_begin(&w.run, cli, &w.o->at, on_stop, &w)) {
         goto out;
     }
     if (w.o->concurrency == 0 || w.o->concurrency > WORK_CONCURRENCY_MAX) {

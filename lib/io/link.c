@@ -106,6 +106,7 @@ void cule_link_release(struct cule_link *l)
     }
     end_command(l);
     cule_link_drop_kept(l);
+    free(l->ring_peer);
     free(l->rbuf);
     free(l);
 }
@@ -418,7 +419,7 @@ static void on_defer(void *ctx)
     cule_link_write_some(l);
     if (l->state == LINK_OPEN || l->state == LINK_HALF) {
         if (l->muted && !l->muted_told) {
-            l->s.want_writable = true; /* so that who waits for room learns of the end by its next send */
+            l->s.want_room = true; /* so that who waits for room learns of the end by its next send */
             l->muted_told = true;
         }
         cule_session_notify(&l->s);

@@ -321,7 +321,7 @@ struct cule_loop *cule_link_loop(const struct cule_link *l)
 
 const struct cule_peer *cule_link_peer(const struct cule_link *l)
 {
-    return l->carrier ? &l->carrier->peer : &l->peer;
+    return l->carrier ? &l->carrier->peer : l->ring_peer;
 }
 
 const char *cule_link_peer_name(const struct cule_link *l)

@@ -35,7 +35,7 @@ struct cule_link {
     struct cule_timer *timer;  /* deadlines, connect timeout, linger, ping; made on first need */
     struct cule_fdq fds;
     struct cule_proc *proc; /* exec: */
-    struct cule_peer peer;
+    struct cule_peer *ring_peer; /* a carrier knows its own */
     struct cule_err why;
     enum link_state state;
     bool paused, want_write, defer_ring;

@@ -10,9 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* One stream socket, also when it is both standard input and standard output. */
 enum { RETRY_MS = 10 };
 
+/* One stream socket, also when it is both standard input and standard output. */
 static bool is_socket(const struct cule_carrier *c)
 {
     struct stat r;
@@ -90,19 +90,33 @@ int cule_link_open_fd(struct cule_loop *loop, int rfd, int wfd, const struct cul
     return 0;
 }
 
+/* A link whose ring is still to come over that socket, which it owns. */
+static int over_ring(struct cule_loop *loop, int sock, bool trust, const struct cule_link_opts *o,
+                     struct cule_link **out, struct cule_err *err)
+{
+    struct link_shape shape = {.duplex = true, .socket = true};
+    struct cule_peer *peer = calloc(1, sizeof *peer);
+    int rc = peer ? cule_link_alloc(loop, o, &shape, out, err) : cule_err_set(err, CULE_ENOMEM, "out of memory");
+    if (rc) {
+        free(peer);
+        close(sock);
+        return rc;
+    }
+    cule_peer_of_socket(sock, peer);
+    (*out)->ring_peer = peer;
+    (*out)->ring_trust = trust;
+    (*out)->ring_sock = sock;
+    return 0;
+}
+
 int cule_link_attach_ring(struct cule_loop *loop, int sock, bool trust, const struct cule_link_opts *o,
                           struct cule_link **out, struct cule_err *err)
 {
     struct cule_link *l;
-    struct link_shape shape = {.duplex = true, .socket = true};
-    int rc = cule_link_alloc(loop, o, &shape, &l, err);
+    int rc = over_ring(loop, sock, trust, o, &l, err);
     if (rc) {
-        close(sock);
         return rc;
     }
-    l->ring_trust = trust;
-    l->ring_sock = sock;
-    cule_peer_of_socket(sock, &l->peer);
     if (!loop) {
         struct cule_ring_opts ro = {.trust_same_uid = trust};
         uint64_t limit_ms = o->connect_timeout_ms ? o->connect_timeout_ms : CULE_LINK_CONNECT_MS;
@@ -125,15 +139,11 @@ int cule_link_create_ring(struct cule_loop *loop, int sock, bool trust, const st
                           struct cule_link **out, struct cule_err *err)
 {
     struct cule_link *l;
-    struct link_shape shape = {.duplex = true, .socket = true};
     struct cule_ring_opts ro = {.trust_same_uid = trust};
-    int rc = cule_link_alloc(loop, o, &shape, &l, err);
+    int rc = over_ring(loop, sock, trust, o, &l, err);
     if (rc) {
-        close(sock);
         return rc;
     }
-    cule_peer_of_socket(sock, &l->peer);
-    l->ring_sock = sock;
     rc = cule_ring_create(&l->ring, &ro, err);
     rc = rc ? rc : cule_ring_handover(l->ring, sock, err);
     if (!rc) {

@@ -111,7 +111,7 @@ static int one_thread(pid_t parent, const char *name, struct cule_pidset *set)
 static int if_child(pid_t parent, const char *name, struct cule_pidset *set)
 {
     struct cule_stat st;
-    pid_t pid = (pid_t)atoi(name);
+    pid_t pid = (pid_t)strtol(name, NULL, 10);
     return cule_proc_stat(pid, &st) && st.ppid == parent ? cule_pidset_add(set, pid, parent) : 0;
 }
 

@@ -16,7 +16,8 @@
  *   A later HELLO is answered with one of ours that has CULE_FEATURE_AGAIN: "you are new to me, I am not new to you".
  * It voids what was open of its sender's and its grants, and is not answered.
  *
- * Callbacks run inside cule_session_step, _frame, _tick, _notify, _half and _end alone: never inside a call that sends.
+ * Callbacks run inside cule_session_step, _frame, _tick, _notify, _half, _end and _cancel alone: never inside a call
+ * that sends.
  *
  * struct cule_link is opaque here: it is what the callbacks are given.
  */
@@ -116,11 +117,13 @@ struct cule_session {
     uint64_t peer_message_max;
     uint64_t peer_features;
     unsigned calls, requests; /* open exchanges: ours, the peer's */
-    bool hello_in, bye_in, bye_out, want_writable, dead;
-    bool half;        /* the peer sends no more */
-    bool grants_held; /* until the queue is shorter */
-    bool delivered;   /* what came in has reached the application, which gives its credit back */
-    char *peer_name;  /* NULL before HELLO */
+    bool hello_in, bye_in, bye_out, dead;
+    bool want_room;      /* a send found the queue full */
+    uint8_t want_credit; /* bit per priority: a send found none */
+    bool half;           /* the peer sends no more */
+    bool grants_held;    /* until the queue is shorter */
+    bool delivered;      /* what came in has reached the application, which gives its credit back */
+    char *peer_name;     /* NULL before HELLO */
     struct cule_session_stats stats;
 };
 

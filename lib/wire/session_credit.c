@@ -56,13 +56,23 @@ void cule_session_on_credit(struct cule_session *s, const struct cule_frame *f)
     c->limited = true;
     c->granted_frames = x ? UINT64_MAX : add_capped(c->granted_frames, f->arg0);
     c->granted_bytes = add_capped(c->granted_bytes, f->arg1);
-    /* A stream hears of it even if the link's queue is full: it will not be told again. */
-    bool *want = x ? &x->want_writable : &s->want_writable;
-    if (*want && cule_session_has_credit(c) && (x || s->queued < s->cfg.queue_bytes)) {
-        *want = false;
-        if (s->ops->writable) {
-            s->ops->writable(s->link, f->id);
+    if (!cule_session_has_credit(c)) {
+        return;
+    }
+    uint8_t bit = (uint8_t)(1u << f->priority);
+    if (x && x->want_writable) {
+        x->want_writable = false; /* it hears of it even if the link's queue is full, for it would not be told again */
+    } else if (!x && (s->want_credit & bit)) {
+        s->want_credit &= (uint8_t)~bit;
+        if (s->queued >= s->cfg.queue_bytes) {
+            s->want_room = true;
+            return;
         }
+    } else {
+        return;
+    }
+    if (s->ops->writable) {
+        s->ops->writable(s->link, f->id);
     }
 }
 

@@ -93,8 +93,10 @@ void cule_session_half(struct cule_session *s)
     CULE_LIST_EACH (n, &s->opened) {
         struct cule_exchange *x = CULE_LIST_ENTRY(n, struct cule_exchange, node);
         x->send.limited = false;
-        s->want_writable = s->want_writable || x->want_writable;
+        s->want_room = s->want_room || x->want_writable;
     }
+    s->want_room = s->want_room || s->want_credit;
+    s->want_credit = 0;
     end_open(s, END_CALLS | END_CUT_REQUESTS, CULE_ECLOSED, "closed by the peer", "the request's stream was cut off");
     end_pings(s);
 }
@@ -126,7 +128,8 @@ int cule_session_restarted(struct cule_session *s, bool again)
         cule_session_drop_queues(s);
         rc = cule_session_greet(s, true);
     }
-    s->want_writable = true; /* who waited for credit may go on */
+    s->want_room = s->want_room || s->want_credit; /* who waited for credit may go on */
+    s->want_credit = 0;
     end_open(s, again ? END_REQUESTS : END_CALLS | END_REQUESTS, CULE_EPEER_RESTARTED, "the peer was restarted", NULL);
     if (!again) {
         end_pings(s);

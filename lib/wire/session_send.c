@@ -175,8 +175,8 @@ void cule_session_mute(struct cule_session *s)
 
 void cule_session_notify(struct cule_session *s)
 {
-    if (s->want_writable && s->queued <= s->cfg.queue_bytes / 2 && !s->dead) {
-        s->want_writable = false;
+    if (s->want_room && s->queued <= s->cfg.queue_bytes / 2 && !s->dead) {
+        s->want_room = false;
         if (s->ops->writable) {
             s->ops->writable(s->link, 0);
         }
@@ -265,6 +265,20 @@ static bool charged(unsigned kind)
     return kind == CULE_REQUEST || kind == CULE_EVENT || kind == CULE_DATA;
 }
 
+/* Whether there is credit and room; what is missing is noted, for `writable`. */
+static bool may_send(struct cule_session *s, unsigned priority, bool pays)
+{
+    if (pays && !cule_session_has_credit(&s->send[priority])) {
+        s->want_credit |= (uint8_t)(1u << priority);
+    } else if (s->queued >= s->cfg.queue_bytes) {
+        s->want_room = true;
+    } else {
+        return true;
+    }
+    s->stats.again++;
+    return false;
+}
+
 int cule_session_send(struct cule_session *s, const struct cule_msg *m, bool force)
 {
     size_t bytes = m->len + (m->trace ? CULE_TRACE_SIZE : 0);
@@ -279,9 +293,7 @@ int cule_session_send(struct cule_session *s, const struct cule_msg *m, bool for
     }
     struct cule_credit *c = &s->send[m->h.priority];
     bool pays = s->cfg.duplex && charged(m->h.kind);
-    if (!force && (s->queued >= s->cfg.queue_bytes || (pays && !cule_session_has_credit(c)))) {
-        s->want_writable = true;
-        s->stats.again++;
+    if (!force && !may_send(s, m->h.priority, pays)) {
         return CULE_EAGAIN;
     }
     int rc = enqueue(s, m);
@@ -304,9 +316,7 @@ int cule_session_send_raw(struct cule_session *s, unsigned priority, const void 
     if (s->dead) {
         return CULE_ECLOSED;
     }
-    if (s->queued >= s->cfg.queue_bytes || (s->cfg.duplex && !cule_session_has_credit(c))) {
-        s->want_writable = true;
-        s->stats.again++;
+    if (!may_send(s, priority, s->cfg.duplex)) {
         return CULE_EAGAIN;
     }
     int rc = cule_buf_add(&s->lane[priority].bytes, bytes, n);

@@ -80,18 +80,19 @@ test_case '--timeout is an error and a status of its own, also where nobody answ
 streams() {
     start_ready up cule-ipc serve --listen "unix:$PWD/up" --each 'tr a-z A-Z' --stream
     printf 'one\ntwo\n' | cule-ipc call "unix:$PWD/up" my 0x4000 --payload 'zero ' --stream >out
-    printf 'zero ONE\nTWO\n' | tr a-z A-Z | cmp - out
+    printf 'ZERO ONE\nTWO\n' | cmp - out
     # The answer is there before the request has ended.
     start_ready cat cule-ipc serve --listen "unix:$PWD/cat" --each 'cat' --stream
     mkfifo in2
     cule-ipc call "unix:$PWD/cat" my 0x4000 --stream --lines <in2 >now2 &
+    caller=$!
     exec 7>in2
     echo first >&7
     wait_for 'grep -q first now2'
     echo second >&7
     wait_for 'grep -q second now2'
     exec 7>&-
-    wait
+    wait "$caller"
     printf 'first\nsecond\n' | cmp - now2
     head -c 3000000 /dev/urandom >big
     cule-ipc call "unix:$PWD/cat" my 0x4000 --stream <big >out
@@ -107,9 +108,15 @@ slow_reader() {
     head -c 1000 <&6 | wc -c >n
     is n 1000
     # Nothing is read any more: the handler must be stopped by back pressure, not buffered without end.
+    # shellcheck disable=SC2154 # start_ready sets it
     rss() { awk '/^VmRSS/ { print $2 }' "/proc/$zero_pid/status"; }
     last=-1
-    for _ in 1 2 3 4 5 6 7 8 9 10; do now=$(rss); [ "$now" != "$last" ] || break; last=$now; sleep 0.2; done
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        now=$(rss)
+        [ "$now" != "$last" ] || break
+        last=$now
+        sleep 0.2
+    done
     [ "$(rss)" -lt 60000 ]
     cat <&6 | wc -c >n
     [ "$(cat n)" -gt 190000000 ]

@@ -35,7 +35,11 @@ large_message() {
 test_case 'a payload of 1 MiB is several frames, and one message with --messages' large_message
 
 bad_lines() {
-    { lines | head -n 1; echo '{"kind":"request","op":"nonsense"}'; lines | tail -n 1; } >in
+    {
+        lines | head -n 1
+        echo '{"kind":"request","op":"nonsense"}'
+        lines | tail -n 1
+    } >in
     status 3 cule-ipc encode in >some 2>err
     contains err "in line 2"
     contains err "op"
@@ -86,7 +90,10 @@ damage() {
         status "$want" cule-ipc decode --json short >out 2>err
         [ "$cut" = 72 ] || contains err 'skipped|cut short'
     done
-    { head -c 1000 /dev/zero | tr '\0' C; cat frames; } >junk
+    {
+        head -c 1000 /dev/zero | tr '\0' C
+        cat frames
+    } >junk
     status 3 cule-ipc decode --json junk >out 2>err
     [ "$(wc -l <out)" = 4 ]
     contains err '1000 bytes'

@@ -299,7 +299,7 @@ static void test_tcp_refused(void **state)
     struct cule_err err = {0};
     close(listener(&to, 0)); /* a port where nobody listens now */
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    a.sin_port = htons((uint16_t)atoi(to.port));
+    a.sin_port = htons((uint16_t)strtoul(to.port, NULL, 10));
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), -1);
     if (errno == EINPROGRESS) {

@@ -353,7 +353,7 @@ static void tcp_round_trip(const char *listen_at, const char *connect_fmt)
     parse(&ep, listen_at);
     int l = do_listen(&ep);
     cule_endpoint_bound(&ep, l, bound, sizeof bound);
-    unsigned port = (unsigned)atoi(strrchr(bound, ':') + 1);
+    unsigned port = (unsigned)strtoul(strrchr(bound, ':') + 1, NULL, 10);
     assert_true(port > 0);
     snprintf(text, sizeof text, connect_fmt, port);
     parse(&to, text);
@@ -506,11 +506,12 @@ static void test_fd(void **state)
     cule_endpoint_bound(&ep, l, text, sizeof text);
     assert_true(strncmp(text, "tcp:127.0.0.1:", 14) == 0);
     snprintf(pid, sizeof pid, "%d", (int)getpid());
-    char names[512] = "";
+    char names[512];
+    size_t at = 0;
     for (int i = 3; i < l; i++) {
-        strcat(names, "other:");
+        at += (size_t)snprintf(names + at, sizeof names - at, "other:");
     }
-    strcat(names, "web:last");
+    snprintf(names + at, sizeof names - at, "web:last");
     snprintf(text, sizeof text, "%d", l - 3 + 1);
     struct cule_listen_opts o = {.listen_fds = text, .listen_pid = pid, .listen_fdnames = names};
     parse(&ep, "fd:web");

@@ -1,0 +1,209 @@
+#!/usr/bin/env bash
+# The main job on real input (make demo): a graph of processes, composed over the bus by this script, works through
+# this repository's files and history and the package manager's log. Each claim is checked; the exit status tells.
+#
+#     git ls-files ─┐              ┌─ work ── record ── serve: 2 workers in shell ───┐
+#     git log ──────┴─ pub ─ bus ──┤  a queue group                                  ├─ bus ── sub | awk: the sums
+#                                  └─ work ──────────── serve: 2 workers in Python ──┘
+#     dpkg.log ─────── pub ─ bus ──┬─ sub | awk       keeps up and sees every message
+#                                  └─ sub | sleeper   does not: 64 messages wait, the rest is dropped and counted
+#
+# KEEP=1 keeps the directory with recordings and logs. Workers, in examples/demo, count lines, words (runs of letters)
+# and bytes of a file or of a commit's message; words are counted in C's locale so that every tool means the same.
+# timeout: 180
+set -u
+export LC_ALL=C
+cd "$(dirname "$0")/.." || exit 1
+begin=${EPOCHREALTIME/./}
+run=$(mktemp -d "${TMPDIR:-/tmp}/cule-demo.XXXXXX") || exit 1
+export CULE_RUN=$run NOTES=$run/notes
+unset CULE_BUS CULE_READY_FD
+mkdir "$NOTES"
+failed=0
+groups=() # process groups of what runs behind
+
+bold='' dim='' good='' bad='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
+    bold=$'\e[1m' dim=$'\e[2m' good=$'\e[32m' bad=$'\e[31m' plain=$'\e[0m'
+fi
+step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+say() { printf '  %s\n' "$*"; }
+show() { sed "s/^/    $dim/; s/\$/$plain/"; } # what a program printed
+check() {                                     # check TEXT COMMAND…: the claim holds if the command succeeds
+    local text=$1
+    shift
+    if "$@"; then
+        printf '  %s✓%s %s\n' "$good" "$plain" "$text"
+    else
+        printf '  %s✗ %s%s\n' "$bad" "$text" "$plain"
+        failed=$((failed + 1))
+    fi
+}
+give_up() {
+    printf '  %s✗ %s%s\n' "$bad" "$*" "$plain"
+    tail -n 5 "$run"/*.err 2>/dev/null | show
+    exit 1
+}
+now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+
+# --- processes: each in a group of its own, ready before we go on, ended by a deadline ---------------------------------
+set -m
+# start NAME COMMAND…: runs it behind and waits until it says that it is ready; its group in $last and ${NAME}_pid.
+start() {
+    local name=$1
+    shift
+    rm -f "$run/ready"
+    mkfifo "$run/ready"
+    CULE_READY_FD=3 "$@" >"$run/$name.out" 2>"$run/$name.err" </dev/null 3>"$run/ready" &
+    last=$!
+    groups+=("$last")
+    printf -v "${name}_pid" %s "$last"
+    read -r -t 20 <"$run/ready" || give_up "$name does not start"
+}
+ended() { ! kill -0 -- "-$1" 2>/dev/null; } # a process group
+until_() {                                  # until_ SECONDS COMMAND…: polls; fails when it is late
+    local end=$((${EPOCHREALTIME/./} + $1 * 1000000))
+    shift
+    until "$@"; do
+        [ "${EPOCHREALTIME/./}" -lt "$end" ] || return 1
+        sleep 0.02
+    done
+}
+finish() { # finish PID: asks a group to end and waits for it
+    kill -TERM -- "-$1" 2>/dev/null
+    until_ 10 ended "$1" || kill -KILL -- "-$1" 2>/dev/null
+    wait "$1" 2>/dev/null
+}
+clean_up() {
+    local rc=$? g
+    trap - EXIT INT TERM
+    for g in "${groups[@]}"; do kill -TERM -- "-$g" 2>/dev/null; done
+    for g in "${groups[@]}"; do
+        until_ 5 ended "$g" || kill -KILL -- "-$g" 2>/dev/null
+    done
+    wait 2>/dev/null
+    if [ -n "${KEEP:-}" ]; then echo "kept: $run"; else rm -rf "$run"; fi
+    exit "$rc"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- the material ------------------------------------------------------------------------------------------------------
+# Names without quotes, backslashes and control characters. At most 600 files and 100 commits.
+{
+    git ls-files 2>/dev/null | grep . || find . -name .git -prune -o -path ./build -prune -o -type f -print | sed 's|^\./||' | sort
+} | grep -v '["\\[:cntrl:]]' | while IFS= read -r f; do
+    if [ -f "$f" ] && [ ! -L "$f" ]; then echo "file $f"; fi
+done | head -n 600 >"$run/jobs"
+nfiles=$(wc -l <"$run/jobs")
+git log -n 100 --format='commit %H' >>"$run/jobs" 2>/dev/null
+njobs=$(wc -l <"$run/jobs")
+[ "$nfiles" -gt 0 ] || give_up "no files here"
+# One file more: a named pipe that nobody writes to, so that the worker which counts it can be killed in the act.
+# When it is dead a real file has taken the pipe's place.
+stuck=$run/stuck.c
+mkfifo "$stuck"
+{ echo "file $stuck" && cat "$run/jobs"; } >"$run/all"
+
+second=python
+second_cmd='exec python3 -u examples/demo/worker.py'
+if ! command -v python3 >/dev/null; then
+    second=perl
+    second_cmd='exec perl examples/demo/worker.pl'
+fi
+
+# --- 1 -----------------------------------------------------------------------------------------------------------------
+step '1. A bus, two pools of workers, a queue group'
+start bus cule-ipc bus --topic 'packages:overflow=block'
+start shell cule-ipc serve --listen "unix:$run/shell" --lines 'exec sh examples/demo/worker.sh' --workers 2
+start "$second" cule-ipc serve --listen "unix:$run/$second" --lines "$second_cmd" --workers 2
+second_pid=$last
+start tape cule-ipc record --listen "unix:$run/shell.tape" --connect "unix:$run/shell" --to "$run/shell.rec"
+start bustape cule-ipc record --topic 'tree/#' --to "$run/bus.rec"
+# Sums by type of file, and who counted how many.
+kinds='function kind(what, name) {
+    if (what == "commit") return "commit"
+    sub(/.*\//, "", name)
+    if (name ~ /\.[1-9]$/) return "man"
+    if (name !~ /.\.(c|h|sh|py|md|tsv|def)$/) return "other"
+    sub(/.*\./, "", name)
+    return name
+}
+function add(what, lines, words, bytes, name, k) {
+    k = kind(what, name); n[k]++; l[k] += lines; w[k] += words; b[k] += bytes
+}
+function total(k) {
+    for (k in n) printf "%-8s %7d %9d %9d %11d\n", k, n[k], l[k], w[k], b[k]
+}'
+sums() { # NAME N: of N answers on the bus, each once
+    cule-ipc sub 'tree/counts/+' --topics --count "$2" | awk -F '\t' -v shares="$run/$1.shares" "$kinds"'
+        {
+            split($2, f, " ")
+            name = $2
+            sub(/^[a-z]+ [0-9]+ [0-9]+ [0-9]+ /, "", name)
+            if (seen[f[1], name]++) next
+            add(f[1], f[2], f[3], f[4], name)
+            sub(/.*\//, "", $1)
+            by[$1]++
+        }
+        END { total(); for (k in by) print by[k], k >shares }' | sort >"$run/$1.sums"
+}
+start aggregator sums live $((njobs + 1))
+aggregator=$last
+member() { # NAME ENDPOINT: a member of the queue group that asks this pool
+    NAME=$1 POOL=$2 exec cule-ipc work tree/jobs --group counters --concurrency 2 -- sh examples/demo/job.sh
+}
+start second_member member "$second" "unix:$run/$second"
+say "$nfiles files, $((njobs - nfiles)) commits; 2 workers in shell, 2 in $second"
+[ "$second" = python ] || say "(there is no python3 here)"
+bus_rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$bus_pid/status")
+say "the broker uses $bus_rss kB"
+
+# --- 2 -----------------------------------------------------------------------------------------------------------------
+step '2. The work goes on while a worker is killed in the midst of a job'
+parent() { # its parent's pid; comm, in parentheses, may hold anything
+    local stat
+    read -r stat <"/proc/$1/stat" && stat=${stat##*) } && stat=${stat#* } && echo "${stat%% *}"
+} 2>/dev/null
+at_the_pipe() { # finds the worker of the second pool that has the pipe open, itself or by a child: $worker
+    local fd p up
+    for fd in /proc/[0-9]*/fd/*; do
+        [ "$fd" -ef "$stuck" ] || continue
+        p=${fd#/proc/}
+        p=${p%%/*}
+        while up=$(parent "$p") && [ "$up" -gt 1 ]; do
+            if [ "$up" = "$second_pid" ]; then
+                worker=$p
+                return 0
+            fi
+            p=$up
+        done
+    done
+    return 1
+}
+worker=
+exec 7<>"$stuck" # so that who reads it waits
+cule-ipc pub tree/jobs "file $stuck" || give_up 'the bus does not take a job'
+until_ 20 at_the_pipe || give_up 'no worker takes the job'
+start shell_member member shell "unix:$run/shell.tape"
+cule-ipc pub tree/jobs --format lines <"$run/jobs" || give_up 'the bus does not take the jobs'
+say "$((njobs + 1)) jobs published; a look at the bus while they are done:"
+cule-ipc hz 'tree/counts/+' --interval 500ms --count 1 2>&1 | show
+cule-ipc top --count 1 2>&1 | show
+
+cp lib/base/buf.c "$stuck.new" 2>/dev/null || cp "$0" "$stuck.new"
+mv -f "$stuck.new" "$stuck"
+killed=$(now_ms)
+kill -KILL "$worker"
+exec 7>&-
+until_ 10 test -s "$NOTES/told"
+told=$(sed -n '1s/ .*//p' "$NOTES/told" 2>/dev/null)
+say "killed worker $worker of the $second pool with SIGKILL; its caller heard:"
+sed -n '1s/^[0-9]* [^:]*: //p' "$NOTES/told" 2>/dev/null | show
+late=$((${told:-$killed + 9999} - killed))
+check "the caller was told after $late ms (at most 1000)" [ "$late" -le 1000 ]
+until_ 60 ended "$aggregator" || give_up 'not all answers came'
+check 'the job came again, marked as redelivered, and was done' \
+    grep -qE "^[a-z]+ file $stuck\$" "$NOTES/redelivered"
+
