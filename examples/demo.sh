@@ -207,3 +207,81 @@ until_ 60 ended "$aggregator" || give_up 'not all answers came'
 check 'the job came again, marked as redelivered, and was done' \
     grep -qE "^[a-z]+ file $stuck\$" "$NOTES/redelivered"
 
+# --- 3 -----------------------------------------------------------------------------------------------------------------
+step '3. The sums, compared with those of awk and wc over the same data'
+reference() {
+    {
+        sed -n 's|^file |./|p' "$run/jobs" | tr '\n' '\0' | xargs -0 wc -lc | sed '/^ *[0-9]* *[0-9]* total$/d; s/^/size /'
+        sed -n 's|^file |./|p' "$run/jobs" | tr '\n' '\0' |
+            xargs -0 awk '{ w[FILENAME] += gsub(/[A-Za-z]+/, "") } END { for (f in w) print "words", w[f], f }'
+        wc -lc "$stuck" | sed 's/^/size /'
+        awk '{ w += gsub(/[A-Za-z]+/, "") } END { print "words", w, FILENAME }' "$stuck"
+    } | awk "$kinds"'
+        {
+            name = $0
+            sub(/^size +[0-9]+ +[0-9]+ |^words [0-9]+ /, "", name)
+            if ($1 == "size") add("file", $2, 0, $3, name); else w[kind("file", name)] += $2
+        }
+        END { total() }'
+    if [ "$njobs" -gt "$nfiles" ]; then
+        git log -n 100 --format=%B >"$run/messages"
+        printf '%-8s %7d %9d %9d %11d\n' commit $((njobs - nfiles)) "$(wc -l <"$run/messages")" \
+            "$(awk '{ w += gsub(/[A-Za-z]+/, "") } END { print w }' "$run/messages")" "$(wc -c <"$run/messages")"
+    fi
+}
+reference | sort >"$run/reference.sums"
+{ printf '%-8s %7s %9s %9s %11s\n' type number lines words bytes && cat "$run/live.sums"; } | show
+check 'lines, words and bytes of every type are equal' cmp "$run/live.sums" "$run/reference.sums"
+say "counted by: $(tr '\n' ' ' <"$run/live.shares")"
+check 'both pools had their share' [ "$(wc -l <"$run/live.shares")" = 2 ]
+
+# --- 4 -----------------------------------------------------------------------------------------------------------------
+step '4. A consumer that is too slow, and a broker that stays bounded'
+log=/var/log/dpkg.log
+if [ ! -s "$log" ] || [ ! -r "$log" ]; then
+    log=$run/lines # no package manager's log: the files' own lines
+    sed -n 's|^file ||p' "$run/jobs" | tr '\n' '\0' | xargs -0 cat | tr -cd '[:print:]\n' | grep . >"$log"
+fi
+rounds=$((32000000 / $(wc -c <"$log") + 1)) # 32 MB in all
+published=$(($(grep -c '' "$log") * rounds))
+actions='{ n[$3]++ } END { for (a in n) print n[a] * rounds, a }'
+fast() { cule-ipc sub packages --count "$published" | awk -v rounds=1 "$actions" | sort -rn >"$run/fast.actions"; }
+slow() { # takes a line every 10 ms until the flood is over, then what is left
+    local line n=0
+    cule-ipc sub packages --queue 64 --overflow drop-oldest | {
+        while IFS= read -r line && [ "$line" != 'end of log' ]; do
+            n=$((n + 1))
+            [ -e "$run/over" ] || sleep 0.01
+        done
+        echo "$n" >"$run/slow.got"
+    }
+}
+start fast fast
+fast=$last
+start slow slow
+slow=$last
+from=$(now_ms)
+for ((i = 0; i < rounds; i++)); do cat "$log"; done | cule-ipc pub packages --format lines || give_up 'the flood was not taken'
+until_ 30 ended "$fast" || give_up 'the fast consumer did not get all'
+took=$(($(now_ms) - from))
+say "$log, $rounds times over: $published messages in $took ms"
+bus_peak=$(awk '/^VmHWM/ { print $2 }' "/proc/$bus_pid/status")
+cule-ipc list subscriptions packages | show
+cule-ipc pub packages 'end of log'
+: >"$run/over"
+until_ 30 test -s "$run/slow.got" || give_up 'the slow consumer does not come to the end'
+got=$(cat "$run/slow.got")
+dropped=$(cule-ipc list topics packages --json | sed -n 's/.*"topic":"packages"[^}]*"dropped":\([0-9]*\).*/\1/p')
+finish "$slow"
+awk -v rounds="$rounds" "$actions" "$log" | sort -rn >"$run/reference.actions"
+head -n 5 "$run/fast.actions" | show
+check 'the fast consumer saw every message: its sums by action are those of awk' \
+    cmp "$run/fast.actions" "$run/reference.actions"
+check "the slow one was not waited for: $published published = $got received + ${dropped:-?} dropped" \
+    [ "$published" = $((got + ${dropped:-0})) ]
+check 'something was dropped' [ "${dropped:-0}" -gt 0 ]
+check "the broker's memory grew by $((bus_peak - bus_rss)) kB at most, of 32,000 kB that passed" \
+    [ $((bus_peak - bus_rss)) -lt 10000 ]
+cule-ipc explain packages >"$run/why" 2>&1
+show <"$run/why"
+check 'explain says why' grep -q "dropped.*'packages'.*queue" "$run/why"

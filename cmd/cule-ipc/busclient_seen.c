@@ -69,7 +69,7 @@ void busclient_seen_free(struct busclient_seen *t)
     }
 }
 
-static bool is(const struct seen_topic *e, const char *topic, size_t n)
+static bool is_named(const struct seen_topic *e, const char *topic, size_t n)
 {
     return e->len == n && memcmp(e->name, topic, n) == 0;
 }
@@ -77,7 +77,7 @@ static bool is(const struct seen_topic *e, const char *topic, size_t n)
 static struct seen_topic *find(const struct busclient_seen *t, const char *topic, size_t n)
 {
     struct seen_topic *e = cule_map_get(&t->topics, hash_of(topic, n));
-    while (e && !is(e, topic, n)) {
+    while (e && !is_named(e, topic, n)) {
         e = e->next;
     }
     return e;
@@ -107,7 +107,7 @@ static struct seen_topic *add(struct busclient_seen *t, const char *topic, size_
 bool busclient_seen_note(struct busclient_seen *t, const char *topic, size_t n, unsigned priority, uint64_t seq)
 {
     struct seen_topic *e = t->recent;
-    if (!e || !is(e, topic, n)) {
+    if (!e || !is_named(e, topic, n)) {
         e = find(t, topic, n);
         if (!e && !(e = add(t, topic, n))) {
             return true; /* too many topics: better a double than a loss */
@@ -165,35 +165,6 @@ void busclient_seen_walk(const struct busclient_seen *t, void (*fn)(void *ctx, c
         for (; e; e = e->next) {
             fn(ctx, e->name, e->len);
         }
-    }
-}
-
-bool busclient_matches(const char *pattern, const char *topic, size_t n)
-{
-    const char *end = topic + n;
-    if (n > 0 && topic[0] == '$' && pattern[0] != '$') {
-        return false; /* the broker's own topics are for those who ask for them */
-    }
-    for (;;) {
-        const char *plevel = strchrnul(pattern, '/');
-        size_t plen = (size_t)(plevel - pattern);
-        if (plen == 1 && *pattern == '#') {
-            return true;
-        }
-        const char *tlevel = memchr(topic, '/', (size_t)(end - topic));
-        size_t tlen = (size_t)((tlevel ? tlevel : end) - topic);
-        bool same = (plen == 1 && *pattern == '+') || (plen == tlen && memcmp(pattern, topic, plen) == 0);
-        if (!same) {
-            return false;
-        }
-        if (!tlevel) { /* "a/#" matches "a" too */
-            return *plevel == '\0' || strcmp(plevel, "/#") == 0;
-        }
-        if (*plevel == '\0') {
-            return false;
-        }
-        pattern = plevel + 1;
-        topic = tlevel + 1;
     }
 }
 

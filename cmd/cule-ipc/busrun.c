@@ -105,6 +105,7 @@ void busrun_ready(struct busrun *r)
     if (cule_ready(getenv("CULE_READY_FD"), getenv("NOTIFY_SOCKET"), &err)) {
         cule_cli_warn(r->cli, "%s", err.text);
     }
+    unsetenv("CULE_READY_FD"); /* closed now: commands that we run must not take its number for theirs */
 }
 
 void busrun_down(struct busrun *r, const struct cule_err *why)

@@ -131,7 +131,7 @@ static void after_eof(struct cule_link *l)
     } else if (cule_session_finished(&l->s, &err) < 0) {
         cule_link_die(l, CULE_ETRUNCATED, err.text);
     } else if (peer_gone(l) || l->s.bye_in) {
-        cule_link_die(l, l->muted && !l->s.bye_in ? CULE_ECLOSED : 0, l->muted ? "closed by the peer" : NULL);
+        cule_link_die(l, 0, NULL);
     } else {
         l->state = LINK_HALF;
         cule_session_half(&l->s);
@@ -206,13 +206,15 @@ static int take_in(struct cule_link *l, uint8_t *buf, ssize_t n, struct cule_err
     if (n == CULE_EAGAIN) {
         return 0;
     }
+    /* A Unix socket gives everything first, then a reset where the peer had not read everything: an end as any other.
+     * TCP may have thrown away what was still to be read. */
+    if (n == 0 || (n == CULE_ECLOSED && !over_inet(l))) {
+        return on_eof(l);
+    }
     if (n < 0) {
         bool over = n == CULE_ECLOSED && (l->finished || l->s.bye_in);
         cule_link_die(l, over ? 0 : (int)n, err->text);
         return (int)n;
-    }
-    if (n == 0) {
-        return on_eof(l);
     }
     if (!l->loop) {
         l->s.now_ns = cule_now_ns(); /* the read may have waited */

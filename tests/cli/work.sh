@@ -23,9 +23,9 @@ test_case 'nobody responds: status 4, at once' '
     [ "$(((${e/./} - ${t/./}) / 1000))" -lt 2000 ]
 '
 
-test_case 'a command that fails: status 4 and why' '
+test_case 'a command that fails: its status is the verdict, and what it said is told' '
     start_ready r cule-ipc respond fails --each "echo reason >&2; exit 3"
-    status 4 cule-ipc request fails x 2>err
+    status 3 cule-ipc request fails x 2>err
     contains err "reason"
 '
 
