@@ -29,7 +29,19 @@ fi
 step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 say() { printf '  %s\n' "$*"; }
 show() { sed "s/^/    $dim/; s/\$/$plain/"; } # what a program printed
-check() {                                     # check TEXT COMMAND…: the claim holds if the command succeeds
+show_table() {                                # the same for columns with tabs between them
+    awk -F '\t' '
+        { line[NR] = $0; for (i = 1; i <= NF; i++) if (length($i) > width[NF, i]) width[NF, i] = length($i) }
+        END {
+            for (n = 1; n <= NR; n++) {
+                out = ""
+                k = split(line[n], f, "\t")
+                for (i = 1; i < k; i++) out = out sprintf("%-" width[k, i] "s  ", f[i])
+                print out f[k]
+            }
+        }' | show
+}
+check() { # check TEXT COMMAND…: the claim holds if the command succeeds
     local text=$1
     shift
     if "$@"; then
@@ -48,20 +60,20 @@ now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 
 # --- processes: each in a group of its own, ready before we go on, ended by a deadline ---------------------------------
 set -m
-# start NAME COMMAND…: runs it behind and waits until it says that it is ready; its group in $last and ${NAME}_pid.
+# start NAME COMMAND…: runs it behind and waits until it says that it is ready; its process and group in ${pid[NAME]}.
+declare -A pid
 start() {
     local name=$1
     shift
     rm -f "$run/ready"
     mkfifo "$run/ready"
     CULE_READY_FD=3 "$@" >"$run/$name.out" 2>"$run/$name.err" </dev/null 3>"$run/ready" &
-    last=$!
-    groups+=("$last")
-    printf -v "${name}_pid" %s "$last"
+    pid[$name]=$!
+    groups+=("$!")
     read -r -t 20 <"$run/ready" || give_up "$name does not start"
 }
 ended() { ! kill -0 -- "-$1" 2>/dev/null; } # a process group
-until_() {                                  # until_ SECONDS COMMAND…: polls; fails when it is late
+within() {                                  # within SECONDS COMMAND…: polls; fails when it is late
     local end=$((${EPOCHREALTIME/./} + $1 * 1000000))
     shift
     until "$@"; do
@@ -71,7 +83,7 @@ until_() {                                  # until_ SECONDS COMMAND…: polls; 
 }
 finish() { # finish PID: asks a group to end and waits for it
     kill -TERM -- "-$1" 2>/dev/null
-    until_ 10 ended "$1" || kill -KILL -- "-$1" 2>/dev/null
+    within 10 ended "$1" || kill -KILL -- "-$1" 2>/dev/null
     wait "$1" 2>/dev/null
 }
 clean_up() {
@@ -79,7 +91,7 @@ clean_up() {
     trap - EXIT INT TERM
     for g in "${groups[@]}"; do kill -TERM -- "-$g" 2>/dev/null; done
     for g in "${groups[@]}"; do
-        until_ 5 ended "$g" || kill -KILL -- "-$g" 2>/dev/null
+        within 5 ended "$g" || kill -KILL -- "-$g" 2>/dev/null
     done
     wait 2>/dev/null
     if [ -n "${KEEP:-}" ]; then echo "kept: $run"; else rm -rf "$run"; fi
@@ -106,19 +118,24 @@ stuck=$run/stuck.c
 mkfifo "$stuck"
 { echo "file $stuck" && cat "$run/jobs"; } >"$run/all"
 
-second=python
-second_cmd='exec python3 -u examples/demo/worker.py'
-if ! command -v python3 >/dev/null; then
+if command -v python3 >/dev/null; then
+    second=python
+    second_cmd='exec python3 -u examples/demo/worker.py'
+elif command -v perl >/dev/null; then
     second=perl
     second_cmd='exec perl examples/demo/worker.pl'
+else
+    second=shell_too
+    second_cmd='exec sh examples/demo/worker.sh'
 fi
 
+printf '%sCule: a graph of processes over a bus, at work on real input%s\n\n' "$bold" "$plain"
+sed -n '/^#     git ls/,/^#     .*sleeper/s/^#    //p' "$0" | sed 's/^/ /'
 # --- 1 -----------------------------------------------------------------------------------------------------------------
 step '1. A bus, two pools of workers, a queue group'
-start bus cule-ipc bus --topic 'packages:overflow=block'
+start bus cule-ipc bus --topic 'tree/#:overflow=block' --topic 'packages:overflow=block'
 start shell cule-ipc serve --listen "unix:$run/shell" --lines 'exec sh examples/demo/worker.sh' --workers 2
 start "$second" cule-ipc serve --listen "unix:$run/$second" --lines "$second_cmd" --workers 2
-second_pid=$last
 start tape cule-ipc record --listen "unix:$run/shell.tape" --connect "unix:$run/shell" --to "$run/shell.rec"
 start bustape cule-ipc record --topic 'tree/#' --to "$run/bus.rec"
 # Sums by type of file, and who counted how many.
@@ -150,14 +167,13 @@ sums() { # NAME N: of N answers on the bus, each once
         END { total(); for (k in by) print by[k], k >shares }' | sort >"$run/$1.sums"
 }
 start aggregator sums live $((njobs + 1))
-aggregator=$last
 member() { # NAME ENDPOINT: a member of the queue group that asks this pool
     NAME=$1 POOL=$2 exec cule-ipc work tree/jobs --group counters --concurrency 2 -- sh examples/demo/job.sh
 }
 start second_member member "$second" "unix:$run/$second"
 say "$nfiles files, $((njobs - nfiles)) commits; 2 workers in shell, 2 in $second"
-[ "$second" = python ] || say "(there is no python3 here)"
-bus_rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$bus_pid/status")
+[ "$second" = python ] || say "(no python3 is installed here: the second pool is $second)"
+bus_rss=$(awk '/^VmRSS/ { print $2 }' "/proc/${pid[bus]}/status")
 say "the broker uses $bus_rss kB"
 
 # --- 2 -----------------------------------------------------------------------------------------------------------------
@@ -173,7 +189,7 @@ at_the_pipe() { # finds the worker of the second pool that has the pipe open, it
         p=${fd#/proc/}
         p=${p%%/*}
         while up=$(parent "$p") && [ "$up" -gt 1 ]; do
-            if [ "$up" = "$second_pid" ]; then
+            if [ "$up" = "${pid[$second]}" ]; then
                 worker=$p
                 return 0
             fi
@@ -185,27 +201,27 @@ at_the_pipe() { # finds the worker of the second pool that has the pipe open, it
 worker=
 exec 7<>"$stuck" # so that who reads it waits
 cule-ipc pub tree/jobs "file $stuck" || give_up 'the bus does not take a job'
-until_ 20 at_the_pipe || give_up 'no worker takes the job'
+within 20 at_the_pipe || give_up 'no worker takes the job'
 start shell_member member shell "unix:$run/shell.tape"
-cule-ipc pub tree/jobs --format lines <"$run/jobs" || give_up 'the bus does not take the jobs'
+timeout 60 cule-ipc pub tree/jobs --format lines <"$run/jobs" || give_up 'the bus does not take the jobs'
 say "$((njobs + 1)) jobs published; a look at the bus while they are done:"
-cule-ipc hz 'tree/counts/+' --interval 500ms --count 1 2>&1 | show
-cule-ipc top --count 1 2>&1 | show
+timeout 10 cule-ipc hz 'tree/counts/+' --interval 500ms --count 1 2>&1 | show
+timeout 10 cule-ipc top --count 1 2>&1 | show_table
 
 cp lib/base/buf.c "$stuck.new" 2>/dev/null || cp "$0" "$stuck.new"
 mv -f "$stuck.new" "$stuck"
 killed=$(now_ms)
 kill -KILL "$worker"
 exec 7>&-
-until_ 10 test -s "$NOTES/told"
+within 10 test -s "$NOTES/told"
 told=$(sed -n '1s/ .*//p' "$NOTES/told" 2>/dev/null)
 say "killed worker $worker of the $second pool with SIGKILL; its caller heard:"
 sed -n '1s/^[0-9]* [^:]*: //p' "$NOTES/told" 2>/dev/null | show
 late=$((${told:-$killed + 9999} - killed))
 check "the caller was told after $late ms (at most 1000)" [ "$late" -le 1000 ]
-until_ 60 ended "$aggregator" || give_up 'not all answers came'
-check 'the job came again, marked as redelivered, and was done' \
-    grep -qE "^[a-z]+ file $stuck\$" "$NOTES/redelivered"
+within 60 ended "${pid[aggregator]}" || give_up 'not all answers came'
+check "the bus gave the job again, marked as redelivered, to a member with the $(sed -n '1s/ .*//p' "$NOTES/redelivered" 2>/dev/null) pool" \
+    grep -q " file $stuck\$" "$NOTES/redelivered"
 
 # --- 3 -----------------------------------------------------------------------------------------------------------------
 step '3. The sums, compared with those of awk and wc over the same data'
@@ -237,9 +253,10 @@ check 'both pools had their share' [ "$(wc -l <"$run/live.shares")" = 2 ]
 
 # --- 4 -----------------------------------------------------------------------------------------------------------------
 step '4. A consumer that is too slow, and a broker that stays bounded'
-log=/var/log/dpkg.log
-if [ ! -s "$log" ] || [ ! -r "$log" ]; then
-    log=$run/lines # no package manager's log: the files' own lines
+source=/var/log/dpkg.log
+log=$run/packages # a copy: it may grow meanwhile
+if ! tr -cd '[:print:]\n' <"$source" 2>/dev/null | grep . >"$log"; then
+    source="the files' own lines (there is no dpkg.log)"
     sed -n 's|^file ||p' "$run/jobs" | tr '\n' '\0' | xargs -0 cat | tr -cd '[:print:]\n' | grep . >"$log"
 fi
 rounds=$((32000000 / $(wc -c <"$log") + 1)) # 32 MB in all
@@ -257,22 +274,20 @@ slow() { # takes a line every 10 ms until the flood is over, then what is left
     }
 }
 start fast fast
-fast=$last
 start slow slow
-slow=$last
 from=$(now_ms)
-for ((i = 0; i < rounds; i++)); do cat "$log"; done | cule-ipc pub packages --format lines || give_up 'the flood was not taken'
-until_ 30 ended "$fast" || give_up 'the fast consumer did not get all'
+for ((i = 0; i < rounds; i++)); do cat "$log"; done | timeout 60 cule-ipc pub packages --format lines || give_up 'the flood was not taken'
+within 30 ended "${pid[fast]}" || give_up 'the fast consumer did not get all'
 took=$(($(now_ms) - from))
-say "$log, $rounds times over: $published messages in $took ms"
-bus_peak=$(awk '/^VmHWM/ { print $2 }' "/proc/$bus_pid/status")
-cule-ipc list subscriptions packages | show
+say "$source, $rounds times over: $published messages in $took ms"
+bus_peak=$(awk '/^VmHWM/ { print $2 }' "/proc/${pid[bus]}/status")
+cule-ipc list subscriptions packages | show_table
 cule-ipc pub packages 'end of log'
 : >"$run/over"
-until_ 30 test -s "$run/slow.got" || give_up 'the slow consumer does not come to the end'
+within 30 test -s "$run/slow.got" || give_up 'the slow consumer does not come to the end'
 got=$(cat "$run/slow.got")
 dropped=$(cule-ipc list topics packages --json | sed -n 's/.*"topic":"packages"[^}]*"dropped":\([0-9]*\).*/\1/p')
-finish "$slow"
+finish "${pid[slow]}"
 awk -v rounds="$rounds" "$actions" "$log" | sort -rn >"$run/reference.actions"
 head -n 5 "$run/fast.actions" | show
 check 'the fast consumer saw every message: its sums by action are those of awk' \
@@ -285,3 +300,47 @@ check "the broker's memory grew by $((bus_peak - bus_rss)) kB at most, of 32,000
 cule-ipc explain packages >"$run/why" 2>&1
 show <"$run/why"
 check 'explain says why' grep -q "dropped.*'packages'.*queue" "$run/why"
+
+# --- 5 -----------------------------------------------------------------------------------------------------------------
+step '5. What was recorded is played again, and tells the same story'
+in_bus_recording() { # answers on the bus that are in the recording
+    cule-ipc decode --filter 'topic=tree/counts/+,kind=request' "$run/bus.rec" 2>/dev/null | grep -c payload
+}
+all_recorded() { [ "$(in_bus_recording)" = $((njobs + 1)) ]; }
+within 10 all_recorded || give_up "the recording of the bus has $(in_bus_recording) answers"
+finish "${pid[bustape]}"
+finish "${pid[tape]}"
+say "recorded: the link of the shell pool ($(($(wc -c <"$run/shell.rec") / 1024)) KiB), the bus ($(($(wc -c <"$run/bus.rec") / 1024)) KiB)"
+
+finish "${pid[shell]}"
+start again cule-ipc serve --listen "unix:$run/again" --lines 'exec sh examples/demo/worker.sh' --workers 2
+timeout 60 cule-ipc replay --compare --as-fast-as-possible "$run/shell.rec" "unix:$run/again" >"$run/story" 2>&1
+status=$?
+check "a fresh pool gives the recorded answers: replay --compare has status $status" [ "$status" = 0 ]
+finish "${pid[again]}"
+show <"$run/story"
+
+sed 's/ \$1 \$3 \$2 / $1 $(($3 + 1)) $2 /' examples/demo/worker.sh >"$run/wrong.sh" # counts a word too many
+start wrong cule-ipc serve --listen "unix:$run/wrong" --lines "exec sh '$run/wrong.sh'" --workers 2
+timeout 60 cule-ipc replay --compare --as-fast-as-possible "$run/shell.rec" "unix:$run/wrong" >"$run/story" 2>&1
+status=$?
+check "a pool that counts a word too many does not: status $status" [ "$status" = 1 ]
+finish "${pid[wrong]}"
+{ head -n 3 "$run/story" && tail -n 1 "$run/story"; } | show
+
+export CULE_BUS=unix:$run/bus2
+start bus2 cule-ipc bus --topic 'tree/#:overflow=block'
+start aggregator_again sums replayed $((njobs + 1))
+timeout 60 cule-ipc replay --as-fast-as-possible "$run/bus.rec" "$CULE_BUS" >"$run/story" 2>&1 || show <"$run/story"
+within 20 ended "${pid[aggregator_again]}" || say 'not all answers came again'
+check 'the recording of the bus, played to another bus without any worker, gives the same sums' \
+    cmp "$run/live.sums" "$run/replayed.sums"
+
+took=$(((${EPOCHREALTIME/./} - begin) / 100000))
+printf '\n'
+if [ "$failed" = 0 ]; then
+    printf '%sAll of it held%s, in %s s.\n' "$bold$good" "$plain" "$((took / 10)).$((took % 10))"
+else
+    printf '%s%d claims did not hold%s (%s s).\n' "$bold$bad" "$failed" "$plain" "$((took / 10)).$((took % 10))"
+    exit 1
+fi

@@ -33,13 +33,13 @@ struct broker {
     struct cule_bus_effects fx;
     struct cule_buslog *store; /* NULL without --store */
     struct cule_watch *store_watch;
-    int store_fd;     /* an eventfd: answers of the store are there */
+    int store_fd; /* an eventfd: answers of the store are there */
     uint64_t npeers, max_files;
     struct cule_timer *crowd; /* looks at the listeners while descriptors are scarce */
     uint64_t paused;          /* times that accepting had to wait for descriptors, as last seen */
     unsigned calm;            /* looks since then */
     bool crowd_told;
-    int level;        /* 0 error, 1 warning, 2 info */
+    int level; /* 0 error, 1 warning, 2 info */
 };
 
 /* A client: its link, and what the bus calls it. */

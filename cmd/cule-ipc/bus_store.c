@@ -176,7 +176,8 @@ static int see_done(void *ctx, const char *durable, const char *topic, size_t n,
 int bus_store_open(struct broker *b, struct cule_err *err)
 {
     struct cule_buslog_opts o = {.wake = wake, .ctx = b};
-    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error to report, as a full disk is */
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGXFSZ, &ignore, NULL); /* a file at its limit is an error to report, as a full disk is */
     b->store_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (b->store_fd < 0) {
         return cule_err_sys(err, cule_err_from_errno(errno), errno, "cannot make an eventfd");

@@ -107,8 +107,8 @@ static void send_stream(struct call *c)
         }
     }
     if (!c->done && !full && c->in_end && !c->in_sent) {
-        c->in_sent = true;
-        cule_link_data(c->link, c->id, NULL, 0, true);
+        full = cule_link_data(c->link, c->id, NULL, 0, true) == CULE_EAGAIN;
+        c->in_sent = !full;
     }
     if (c->watch) {
         cule_watch_set(c->watch, full || c->in_end ? 0 : POLLIN);

@@ -212,13 +212,15 @@ static void check(void *ctx)
         }
         return;
     }
+    bool failed = j->how.code || j->how.signum;
+    if (!failed && q->replied && serve_stream(q, 0, 0, NULL, 0, true) == CULE_EAGAIN) {
+        return; /* the stream's end too takes credit: each_writable comes back here */
+    }
     j->over = true;
     serve_log_close(&j->log);
-    if (j->how.code || j->how.signum) {
+    if (failed) {
         code = tell_failure(j);
-    } else if (q->replied) {
-        serve_stream(q, 0, 0, NULL, 0, true);
-    } else {
+    } else if (!q->replied) {
         size_t n = cule_buf_len(&j->from);
         serve_reply(q, 0, 0, n ? cule_buf_data(&j->from) : NULL, n);
     }

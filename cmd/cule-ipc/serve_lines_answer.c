@@ -136,7 +136,9 @@ void lines_flush(struct lines_task *t)
     }
     bool resume = x->paused == t;
     if (t->answered) {
-        serve_stream(t->q, 0, 0, NULL, 0, true);
+        if (serve_stream(t->q, 0, 0, NULL, 0, true) == CULE_EAGAIN) {
+            return;
+        }
         lines_done(t, 0);
     }
     if (resume) {

@@ -82,7 +82,10 @@ void serve_trace_forget(struct serve_client *c, uint64_t id)
 void serve_trace_off(struct serve *s)
 {
     for (unsigned i = 0; i < s->ntracers; i++) {
-        cule_link_data(s->tracers[i].client->link, s->tracers[i].id, NULL, 0, true);
+        const struct serve_tracer *t = &s->tracers[i];
+        if (cule_link_data(t->client->link, t->id, NULL, 0, true) == CULE_EAGAIN) {
+            cule_link_error(t->client->link, t->id, CULE_ECANCELLED, 0, "tracing was turned off");
+        }
     }
     s->ntracers = 0;
 }

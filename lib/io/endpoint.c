@@ -50,7 +50,7 @@ static int parse_host_port(struct cule_endpoint *ep, char *s, struct cule_err *e
     ep->host = s;
     ep->port = colon + 1;
     size_t digits = strspn(ep->port, "0123456789");
-    if (digits == 0 || ep->port[digits] || digits > 5 || atoi(ep->port) > 65535) {
+    if (digits == 0 || ep->port[digits] || digits > 5 || strtol(ep->port, NULL, 10) > 65535) {
         return bad(err, ep, "the port is a number from 0 to 65535");
     }
     return 0;

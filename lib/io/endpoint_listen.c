@@ -225,7 +225,7 @@ static int listen_addr(const struct sockaddr *sa, socklen_t len, int v6only, int
 
 static int listen_any(const struct cule_endpoint *ep, int backlog)
 {
-    uint16_t port = htons((uint16_t)atoi(ep->port));
+    uint16_t port = htons((uint16_t)strtoul(ep->port, NULL, 10));
     struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = IN6ADDR_ANY_INIT};
     struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = htonl(INADDR_ANY)};
     int fd = listen_addr((struct sockaddr *)&six, sizeof six, 0, backlog);
@@ -263,10 +263,10 @@ static int listen_inet(const struct cule_endpoint *ep, int backlog, int *out, st
 /* The number of a name in LISTEN_FDNAMES, or -1. */
 static int named_fd(const struct cule_listen_opts *o, const char *name)
 {
-    if (!o->listen_fds || !o->listen_fdnames || (o->listen_pid && atol(o->listen_pid) != (long)getpid())) {
+    if (!o->listen_fds || !o->listen_fdnames || (o->listen_pid && strtol(o->listen_pid, NULL, 10) != (long)getpid())) {
         return -1;
     }
-    int count = atoi(o->listen_fds);
+    int count = (int)strtol(o->listen_fds, NULL, 10);
     const char *at = o->listen_fdnames;
     for (int i = 0; i < count; i++) {
         size_t n = strcspn(at, ":");
@@ -286,7 +286,7 @@ static int listen_fd(const struct cule_endpoint *ep, const struct cule_listen_op
     int on = 0;
     socklen_t n = sizeof on;
     bool number = ep->path[strspn(ep->path, "0123456789")] == '\0';
-    int fd = number ? atoi(ep->path) : named_fd(o, ep->path);
+    int fd = number ? (int)strtol(ep->path, NULL, 10) : named_fd(o, ep->path);
     if (fd < 0) {
         return cule_err_set(err, CULE_ENOT_FOUND,
                             "cannot listen on '%.100s': no socket of that name was handed over (LISTEN_FDNAMES)",

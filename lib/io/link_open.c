@@ -223,9 +223,13 @@ static int connect_to(const struct cule_endpoint *ep, const struct cule_link_opt
     struct timespec pause = {.tv_nsec = RETRY_MS * 1000000};
     bool done;
     for (;;) {
-        int rc = blocks || o->wait_ms ? cule_endpoint_connect_wait(ep, cule_now_ns() + limit_ms * 1000000u, fd, err)
-                                      : cule_endpoint_connect(ep, fd, &done, err);
+        struct cule_err why = {0}; /* what is got over in the end must not show */
+        int rc = blocks || o->wait_ms ? cule_endpoint_connect_wait(ep, cule_now_ns() + limit_ms * 1000000u, fd, &why)
+                                      : cule_endpoint_connect(ep, fd, &done, &why);
         if (rc != CULE_ENO_RESPONDER || cule_now_ns() >= wait_until_ns) {
+            if (rc && err) {
+                *err = why;
+            }
             return rc;
         }
         nanosleep(&pause, NULL);

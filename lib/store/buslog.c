@@ -190,8 +190,7 @@ static uint64_t now_ns(void)
 
 static void fail_all(struct cule_buslog *b, struct cule_list *batch, int code)
 {
-    CULE_LIST_EACH(n, batch)
-    {
+    CULE_LIST_EACH (n, batch) {
         CULE_LIST_ENTRY(n, struct buslog_work, node)->code = code;
     }
     pthread_mutex_lock(&b->lock);
@@ -208,8 +207,7 @@ static void commit(struct cule_buslog *b, struct cule_list *batch, bool probe)
         return;
     }
     int rc = buslog_step(b, Q_BEGIN, &b->why);
-    CULE_LIST_EACH(n, batch)
-    {
+    CULE_LIST_EACH (n, batch) {
         rc = rc ? rc : buslog_do(b, CULE_LIST_ENTRY(n, struct buslog_work, node), &b->why);
     }
     rc = rc ? rc : buslog_flush_topics(b, &b->why);

@@ -60,8 +60,7 @@ int cule_buslog_start(struct cule_buslog *b, struct cule_err *err);
 /* token is for the answer. r's memory must stay until then. 0, CULE_EAGAIN (the queue is full), CULE_ENOMEM. */
 int cule_buslog_append(struct cule_buslog *b, uint64_t token, const struct cule_buslog_record *r);
 /* At most count messages with numbers from `from` on. The same answers. */
-int cule_buslog_load(struct cule_buslog *b, uint64_t token, const char *topic, size_t n, uint64_t from,
-                     uint32_t count);
+int cule_buslog_load(struct cule_buslog *b, uint64_t token, const char *topic, size_t n, uint64_t from, uint32_t count);
 /* These have no answer. 0 or CULE_ENOMEM. */
 int cule_buslog_retain(struct cule_buslog *b, const char *topic, size_t n, uint64_t seq); /* 0: none any more */
 int cule_buslog_trim(struct cule_buslog *b, const char *topic, size_t n, uint64_t messages, uint64_t bytes,

@@ -21,7 +21,8 @@ static const char *const sql[Q_COUNT] = {
     [Q_FLOOR] = "INSERT INTO position(durable, topic, floor) SELECT id, ?2, ?3 FROM durable WHERE name = ?1 "
                 "ON CONFLICT(durable, topic) DO UPDATE SET floor = excluded.floor",
     [Q_DONE] = "INSERT OR IGNORE INTO done(durable, topic, seq) SELECT id, ?2, ?3 FROM durable WHERE name = ?1",
-    [Q_UNDONE] = "DELETE FROM done WHERE durable = (SELECT id FROM durable WHERE name = ?1) AND topic = ?2 AND seq <= ?3",
+    [Q_UNDONE] =
+        "DELETE FROM done WHERE durable = (SELECT id FROM durable WHERE name = ?1) AND topic = ?2 AND seq <= ?3",
     [Q_DEFINE] = "INSERT INTO durable(name, definition) VALUES(?1, ?2) "
                  "ON CONFLICT(name) DO UPDATE SET definition = excluded.definition",
     [Q_FORGET] = "DELETE FROM durable WHERE name = ?1",
@@ -280,8 +281,7 @@ int buslog_do(struct cule_buslog *b, struct buslog_work *w, struct cule_err *err
 int buslog_flush_topics(struct cule_buslog *b, struct cule_err *err)
 {
     int rc = 0;
-    CULE_LIST_EACH(n, &b->dirty)
-    {
+    CULE_LIST_EACH (n, &b->dirty) {
         struct buslog_topic *t = CULE_LIST_ENTRY(n, struct buslog_topic, dirty);
         sqlite3_stmt *q = b->q[Q_TOPIC_SET];
         sqlite3_bind_int64(q, 1, t->now.id);

@@ -10,7 +10,7 @@ enum { BUSY_MS = 200 };
 int cule_store_error(struct cule_store *s, struct cule_err *err, const char *doing)
 {
     int rc = s->db ? sqlite3_errcode(s->db) : SQLITE_NOMEM;
-    int code = rc == SQLITE_BUSY || rc == SQLITE_LOCKED   ? CULE_EBUSY
+    int code = rc == SQLITE_BUSY || rc == SQLITE_LOCKED      ? CULE_EBUSY
                : rc == SQLITE_NOTADB || rc == SQLITE_CORRUPT ? CULE_EMALFORMED
                : rc == SQLITE_NOMEM                          ? CULE_ENOMEM
                                                              : CULE_EDISK;

@@ -15,7 +15,7 @@
 #define HAVE_NATS 1
 #endif
 
-enum { SUBSCRIBERS = 4, SIZE = 128, MESSAGES = 400000, BATCH = 256, WAIT_S = 60 };
+enum { SUBSCRIBERS = 4, SIZE = 128, BATCH = 256, MESSAGES = 1600 * BATCH, WAIT_S = 60 };
 
 static int ready_pipe[2], go_pipe[2], done_pipe[2];
 
@@ -124,7 +124,7 @@ static void on_message(struct cule_link *l, void *ctx, struct cule_msg *m)
     static int got;
     (void)l;
     (void)ctx;
-    if (m->h.op == CULE_OP_BUS_DELIVER && m->len == 5 + SIZE && ++got == MESSAGES / BATCH * BATCH) {
+    if (m->h.op == CULE_OP_BUS_DELIVER && m->len == 5 + SIZE && ++got == MESSAGES) {
         tell(done_pipe[1]);
     }
 }
@@ -159,7 +159,7 @@ static void nats_publisher(const char *at)
     }
     tell(ready_pipe[1]);
     hear(go_pipe[0], 1);
-    for (int i = 0; i < MESSAGES / BATCH * BATCH; i++) {
+    for (int i = 0; i < MESSAGES; i++) {
         if (natsConnection_Publish(nc, "bench", body, sizeof body) != NATS_OK) {
             _exit(4);
         }
@@ -176,7 +176,7 @@ static void on_nats(natsConnection *nc, natsSubscription *sub, natsMsg *m, void 
     (void)nc;
     (void)sub;
     (void)ctx;
-    if (natsMsg_GetDataLength(m) == SIZE && ++got == MESSAGES / BATCH * BATCH) {
+    if (natsMsg_GetDataLength(m) == SIZE && ++got == MESSAGES) {
         tell(done_pipe[1]);
     }
     natsMsg_Destroy(m);

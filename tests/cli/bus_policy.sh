@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The broker's policies, seen from outside: overflow, history, quotas, the ACL, slow handlers, draining.
 . "${0%/*}/../lib/tap.sh"
+bus_pid= s_pid= p_pid= d_pid= q_pid= # set by start
 export CULE_BUS="unix:$CULE_RUN/bus"
 
 # A subscriber that is stopped, and so many messages that its link and its queue are full.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The broker's store: what was acknowledged is there after kill -9, after a restart, after a full disk.
 . "${0%/*}/../lib/tap.sh"
+bus_pid= w_pid= # set by start
 export CULE_BUS="unix:$CULE_RUN/bus"
 
 broker() {
@@ -29,7 +30,7 @@ test_case 'messages, numbers and retained messages outlive a restart' restart
 kill_loop() {
     seq 1 4000 >numbers
     broker
-    cat numbers | cule-ipc pub d/x --format lines --ack --timeout 60s 2>pub.err &
+    cule-ipc pub d/x --format lines --ack --timeout 60s <numbers 2>pub.err &
     pub=$!
     for i in 1 2 3 4 5 6; do
         wait_for '[ "$(stat_of stored)" -gt 50 ] || gone '"$pub"
@@ -47,7 +48,7 @@ test_case 'kill -9 in a loop: nothing that was acknowledged is lost' kill_loop
 
 durable() {
     broker
-    start w cule-ipc sub 'd/#' --durable workers --count 3
+    start w cule-ipc sub 'd/#' --group g --durable workers --count 3
     wait_for 'cule-ipc list subscriptions --json | grep -q workers'
     seq 1 10 | cule-ipc pub d/q --format lines --ack
     wait_for gone "$w_pid"
@@ -55,7 +56,7 @@ durable() {
     stop bus KILL
     broker
     seq 11 12 | cule-ipc pub d/q --format lines --ack
-    start_ready w cule-ipc sub 'd/#' --durable workers
+    start_ready w cule-ipc sub 'd/#' --group g --durable workers
     wait_for '[ "$(cat all "$TAP_DIR/w.out" | sort -nu | wc -l)" = 12 ]'
     # Those that were acknowledged and committed do not come again; a few acks may have been on their way.
     [ "$(wc -l <"$TAP_DIR/w.out")" -le 12 ]

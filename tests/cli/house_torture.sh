@@ -21,7 +21,7 @@ torture() {
 }
 frames() {
     cat >frames.json <<'END'
-{"kind":"request","service":"bus","op":"info","id":"1","payload_text":"x"}
+{"kind":"request","service":"bus","op":"list","id":"1","payload_text":"x"}
 {"kind":"event","service":"my","op":16384,"payload_json":{"a":[1,2,3],"b":"text"}}
 END
 }

@@ -14,7 +14,7 @@
 
 enum { GOT_MAX = 1 << 16, STORE_MAX = 1 << 14 };
 
-struct got { /* one thing a peer was sent */
+struct got {  /* one thing a peer was sent */
     int kind; /* CULE_EVENT, REPLY, ERROR, DATA, REQUEST, CANCEL */
     uint64_t id, arg0, arg1, cap;
     unsigned flags, priority;
@@ -49,14 +49,6 @@ struct fake {
     struct cule_bus *bus;
     uint64_t now;
     bool has_store, store_fails, store_full;
-    struct {
-        uint64_t token;
-        struct stored s;
-        bool is_load;
-        char topic[320];
-        uint64_t from;
-        uint32_t count;
-    } pending[STORE_MAX];
     unsigned npending;
     struct stored *disk;
     size_t ndisk;
@@ -64,6 +56,14 @@ struct fake {
     uint64_t done_floor, done_calls;
     char done_topic[320], defined[64], logged[512];
     unsigned logs;
+    struct {
+        uint64_t token;
+        struct stored s;
+        bool is_load;
+        char topic[320];
+        uint64_t from;
+        uint32_t count;
+    } pending[STORE_MAX]; /* last: it is not cleared */
 };
 
 static struct fake F;
@@ -338,7 +338,7 @@ static inline struct cule_bus_config world_config(void)
 
 static inline void world_begin(const struct cule_bus_config *c, bool store)
 {
-    memset(&F, 0, sizeof F);
+    memset(&F, 0, offsetof(struct fake, pending));
     F.now = 1000 * ms;
     F.has_store = store;
     fake_fx.append = store ? fake_append : NULL;

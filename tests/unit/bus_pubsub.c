@@ -438,7 +438,7 @@ static void test_tap(void **state)
     assert_int_equal(last_got(&c)->len, 64 + 64 + 8);
     ask(&c, CULE_S_BUS, CULE_OP_BUS_TAP, 33, 0, 0, "{\"client\":2}");
     sub(&b, "{\"pattern\":\"y\"}"); /* seen coming in */
-    pub(&a, "y", "1");                /* seen going out */
+    pub(&a, "y", "1");              /* seen going out */
     assert_int_equal(count_of(&c, CULE_DATA), 3);
     struct cule_msg m = {0};
     cule_frame_init(&m.h, CULE_CANCEL);

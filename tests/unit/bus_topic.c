@@ -24,7 +24,7 @@ static int pattern(const char *s)
 static void test_topics(void **state)
 {
     static const char *const good[] = {"a", "a/b", "a b/c", "\xc3\xa4/\xe2\x82\xac", "$bus/x", "a/$b"};
-    static const char *const bad[] = {"",   "/",    "/a",      "a/",   "a//b",     "a/+", "#",
+    static const char *const bad[] = {"",   "/",    "/a",      "a/",   "a//b",     "a/+",         "#",
                                       "a#", "a\nb", "a\x7f/b", "\xff", "\xc0\x80", "\xed\xa0\x80"};
     char longest[CULE_TOPIC_OWN_MAX + 2];
     (void)state;
@@ -87,10 +87,10 @@ static void test_covers_and_overlap(void **state)
         const char *a, *b;
         bool covers, overlap;
     } rows[] = {
-        {"#", "a/b", true, true},      {"#", "#", true, true},       {"a/#", "#", false, true},
-        {"a/#", "a/+", true, true},    {"a/+", "a/#", false, true},  {"a/+", "a/b", true, true},
-        {"a/b", "a/+", false, true},   {"a/b", "a/c", false, false}, {"#", "$bus/#", false, false},
-        {"a/#", "a", true, true},      {"a/+", "a", false, false},   {"+/b", "a/+", false, true},
+        {"#", "a/b", true, true},       {"#", "#", true, true},       {"a/#", "#", false, true},
+        {"a/#", "a/+", true, true},     {"a/+", "a/#", false, true},  {"a/+", "a/b", true, true},
+        {"a/b", "a/+", false, true},    {"a/b", "a/c", false, false}, {"#", "$bus/#", false, false},
+        {"a/#", "a", true, true},       {"a/+", "a", false, false},   {"+/b", "a/+", false, true},
         {"a/+/c", "+/b", false, false}, {"x/#", "y/#", false, false},
     };
     (void)state;
@@ -126,14 +126,11 @@ static void make(char out[64], bool pattern_too)
 {
     static const char *const levels[] = {"a", "b", "cc", "$d", "\xc3\xa4"};
     unsigned n = 1 + rnd(5);
-    out[0] = 0;
+    size_t at = 0;
     for (unsigned i = 0; i < n; i++) {
         unsigned k = rnd(pattern_too ? 8 : 5);
         const char *l = k < 5 ? levels[k] : k < 7 ? "+" : "#";
-        if (i) {
-            strcat(out, "/");
-        }
-        strcat(out, l);
+        at += (size_t)snprintf(out + at, 64 - at, "%s%s", i ? "/" : "", l);
         if (*l == '#') {
             break;
         }
@@ -206,9 +203,9 @@ static void test_strmap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_topics),       cmocka_unit_test(test_patterns),
-        cmocka_unit_test(test_match),        cmocka_unit_test(test_covers_and_overlap),
-        cmocka_unit_test(test_trie_agrees),  cmocka_unit_test(test_strmap),
+        cmocka_unit_test(test_topics),      cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_match),       cmocka_unit_test(test_covers_and_overlap),
+        cmocka_unit_test(test_trie_agrees), cmocka_unit_test(test_strmap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -279,7 +279,8 @@ static void test_full(void **state)
     until(b, 1);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
     struct rlimit small = {200000, was.rlim_max};
-    signal(SIGXFSZ, SIG_IGN);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGXFSZ, &ignore, NULL);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     uint64_t n = 2;
     while (got.failed == 0 && n < 100000) {
