@@ -59,7 +59,6 @@ give_up() {
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 
 # --- processes: each in a group of its own, ready before we go on, ended by a deadline ---------------------------------
-set -m
 # start NAME COMMAND…: runs it behind and waits until it says that it is ready; its process and group in ${pid[NAME]}.
 declare -A pid
 start() {
@@ -67,9 +66,12 @@ start() {
     shift
     rm -f "$run/ready"
     mkfifo "$run/ready"
+    set -m
     CULE_READY_FD=3 "$@" >"$run/$name.out" 2>"$run/$name.err" </dev/null 3>"$run/ready" &
+    set +m
     pid[$name]=$!
     groups+=("$!")
+    disown
     read -r -t 20 <"$run/ready" || give_up "$name does not start"
 }
 ended() { ! kill -0 -- "-$1" 2>/dev/null; } # a process group
@@ -84,7 +86,6 @@ within() {                                  # within SECONDS COMMAND…: polls; 
 finish() { # finish PID: asks a group to end and waits for it
     kill -TERM -- "-$1" 2>/dev/null
     within 10 ended "$1" || kill -KILL -- "-$1" 2>/dev/null
-    wait "$1" 2>/dev/null
 }
 clean_up() {
     local rc=$? g
@@ -93,7 +94,6 @@ clean_up() {
     for g in "${groups[@]}"; do
         within 5 ended "$g" || kill -KILL -- "-$g" 2>/dev/null
     done
-    wait 2>/dev/null
     if [ -n "${KEEP:-}" ]; then echo "kept: $run"; else rm -rf "$run"; fi
     exit "$rc"
 }

@@ -248,7 +248,9 @@ static void on_poll(uv_poll_t *h, int status, int ev)
     int events = ((ev & UV_READABLE) ? POLLIN : 0) | ((ev & UV_WRITABLE) ? POLLOUT : 0) |
                  ((ev & UV_PRIORITIZED) ? POLLPRI : 0) | ((ev & UV_DISCONNECT) ? POLLRDHUP : 0);
     if (status < 0) {
+        /* libuv has stopped it; there may still be something to read. */
         events |= POLLERR | (w->events & (POLLIN | POLLOUT));
+        uv_poll_start(&w->poll, to_uv(w->events), on_poll);
     }
     w->fn(w->ctx, events);
 }

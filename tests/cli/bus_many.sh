@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The broker with very many clients, and with no descriptors left for more.
 . "${0%/*}/../lib/tap.sh"
-bus_pid= # set by start
+bus_pid="" # set by start
 many=$(helper bus_many)
 
 rss_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }

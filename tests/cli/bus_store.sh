@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The broker's store: what was acknowledged is there after kill -9, after a restart, after a full disk.
 . "${0%/*}/../lib/tap.sh"
-bus_pid= w_pid= # set by start
+bus_pid="" w_pid="" # set by start
 export CULE_BUS="unix:$CULE_RUN/bus"
 
 broker() {
@@ -17,12 +17,13 @@ restart() {
     [ "$stopped" = 0 ]
     broker
     cule-ipc sub d/x --from 1 --count 1000 >out
-    seq 1 1000 | same - out
+    seq 1 1000 >want
+    same want out
     cule-ipc sub d/r --count 1 >out
     is out kept
     cule-ipc pub d/x more --ack
-    cule-ipc list topics --json >topics
-    contains topics '"topic":"d/x","seq":1001'
+    cule-ipc list topics --json >listed
+    contains listed '"topic":"d/x","seq":1001'
 }
 test_case 'messages, numbers and retained messages outlive a restart' restart
 
@@ -61,7 +62,8 @@ durable() {
     # Those that were acknowledged and committed do not come again; a few acks may have been on their way.
     [ "$(wc -l <"$TAP_DIR/w.out")" -le 12 ]
     cat all "$TAP_DIR/w.out" | sort -nu >got
-    seq 1 12 | same - got
+    seq 1 12 >want
+    same want got
 }
 test_case 'a durable group goes on where it was, through kill -9' durable
 
@@ -75,8 +77,8 @@ full() {
     status 4 cule-ipc pub d/x --payload @big --repeat 200 --ack --timeout 10s 2>err
     contains err 'the store failed'
     contains "$TAP_DIR/bus.err" 'the store failed.*refused until it works again'
-    cule-ipc call CULE health >health
-    contains health 'degraded'
+    cule-ipc call CULE health >state
+    contains state 'degraded'
     status 0 cule-ipc pub memory "goes on"
     prlimit --pid "$bus_pid" --fsize=unlimited:unlimited
     wait_for 'cule-ipc call CULE health | grep -q "\"ok\""'
@@ -86,7 +88,8 @@ full() {
     cule-ipc sub d/x --from 1 --count "$total" --format json --timeout 20s >out
     # No holes: numbers 1 to total, each once.
     sed -n 's/.*"arg1":"\([0-9]*\)".*/\1/p' out >seqs
-    seq 1 "$total" | same - seqs
+    seq 1 "$total" >want
+    same want seqs
 }
 test_case 'a full disk: said, refused, degraded; recovers without a hole' full
 
@@ -104,7 +107,8 @@ trimmed() {
     seq 1 500 | cule-ipc pub d/t --format lines --ack
     wait_for '[ "$(cule-ipc sub d/t --from 0 --count 20 --timeout 5s | head -n 1)" -gt 1 ]'
     cule-ipc sub d/t --last 5 --count 5 >out
-    seq 496 500 | same - out
+    seq 496 500 >want
+    same want out
 }
 test_case 'retention by count holds on disk too' trimmed
 tap_done

@@ -136,13 +136,12 @@ descriptors() {
 test_case 'descriptors pass over Unix sockets, and are refused elsewhere' descriptors
 
 one_way() {
-    start_ready log cule-ipc serve --listen "unix:$PWD/log" --each 'printf "%s %s %s:" "$CULE_KIND" "$CULE_OP" "$CULE_ARG0"; cat; echo' --name log
     start_ready file cule-ipc serve --listen "unix:$PWD/file" --each '{ printf "%s %s %s " "$CULE_KIND" "$CULE_OP" "$CULE_ARG0"; cat; echo; } >>"$PWD/seen"'
     cule-ipc send "unix:$PWD/file" my 0x4001 --arg0 5 --payload body
+    wait_for '[ "$(wc -l <seen)" = 1 ]'
     cule-ipc notify "unix:$PWD/file" my 0x4002 --arg0 6
     wait_for '[ "$(wc -l <seen)" = 2 ]'
-    sort seen >sorted
-    printf 'event 16385 5 body\nevent 16386 6 \n' | cmp - sorted
+    printf 'event 16385 5 body\nevent 16386 6 \n' | cmp - seen
     cule-ipc send - my 0x4001 --payload piped --count 3 | cule-ipc decode --json >out
     [ "$(grep -c '"payload_text":"piped"' out)" = 3 ]
     lacks out hello
