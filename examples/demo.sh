@@ -19,7 +19,7 @@ run=$(mktemp -d "${TMPDIR:-/tmp}/cule-demo.XXXXXX") || exit 1
 export CULE_RUN=$run NOTES=$run/notes
 unset CULE_BUS CULE_READY_FD
 mkdir "$NOTES"
-failed=0
+claims=0 failed=0
 groups=() # process groups of what runs behind
 
 bold='' dim='' good='' bad='' plain=''
@@ -44,6 +44,7 @@ show_table() {                                # the same for columns with tabs b
 check() { # check TEXT COMMAND…: the claim holds if the command succeeds
     local text=$1
     shift
+    claims=$((claims + 1))
     if "$@"; then
         printf '  %s✓%s %s\n' "$good" "$plain" "$text"
     else
@@ -102,39 +103,46 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # --- the material ------------------------------------------------------------------------------------------------------
-# Names without quotes, backslashes and control characters. At most 600 files and 100 commits.
+# At most 600 files, copied first because somebody may be editing them, and 100 commits. Names without quotes, backslashes
+# and control characters.
+here=$PWD
+tree=$run/tree
+mkdir "$tree"
 {
     git ls-files 2>/dev/null | grep . || find . -name .git -prune -o -path ./build -prune -o -type f -print | sed 's|^\./||' | sort
 } | grep -v '["\\[:cntrl:]]' | while IFS= read -r f; do
-    if [ -f "$f" ] && [ ! -L "$f" ]; then echo "file $f"; fi
-done | head -n 600 >"$run/jobs"
+    if [ -f "$f" ] && [ ! -L "$f" ]; then echo "$f"; fi
+done | head -n 600 | tr '\n' '\0' | xargs -0 -r cp --parents -t "$tree" --
+git log -n 100 --format='commit %H' >"$run/commits" 2>/dev/null && GIT_DIR=$(git rev-parse --absolute-git-dir) && export GIT_DIR
+cd "$tree" || exit 1
+find . -type f | sed 's|^\./|file |' | sort >"$run/jobs"
 nfiles=$(wc -l <"$run/jobs")
-git log -n 100 --format='commit %H' >>"$run/jobs" 2>/dev/null
+[ "$nfiles" -gt 0 ] || give_up 'no files here'
+cat "$run/commits" >>"$run/jobs"
 njobs=$(wc -l <"$run/jobs")
-[ "$nfiles" -gt 0 ] || give_up "no files here"
 # One file more: a named pipe that nobody writes to, so that the worker which counts it can be killed in the act.
 # When it is dead a real file has taken the pipe's place.
-stuck=$run/stuck.c
+stuck=$run/stuck.py
 mkfifo "$stuck"
-{ echo "file $stuck" && cat "$run/jobs"; } >"$run/all"
 
+first_cmd="exec sh '$here/examples/demo/worker.sh'"
 if command -v python3 >/dev/null; then
     second=python
-    second_cmd='exec python3 -u examples/demo/worker.py'
+    second_cmd="exec python3 -u '$here/examples/demo/worker.py'"
 elif command -v perl >/dev/null; then
     second=perl
-    second_cmd='exec perl examples/demo/worker.pl'
+    second_cmd="exec perl '$here/examples/demo/worker.pl'"
 else
     second=shell_too
-    second_cmd='exec sh examples/demo/worker.sh'
+    second_cmd=$first_cmd
 fi
 
 printf '%sCule: a graph of processes over a bus, at work on real input%s\n\n' "$bold" "$plain"
-sed -n '/^#     git ls/,/^#     .*sleeper/s/^#    //p' "$0" | sed 's/^/ /'
+sed -n '/^#     git ls/,/^#     .*sleeper/s/^#    //p' "$here/examples/demo.sh" | sed 's/^/ /'
 # --- 1 -----------------------------------------------------------------------------------------------------------------
 step '1. A bus, two pools of workers, a queue group'
 start bus cule-ipc bus --topic 'tree/#:overflow=block' --topic 'packages:overflow=block'
-start shell cule-ipc serve --listen "unix:$run/shell" --lines 'exec sh examples/demo/worker.sh' --workers 2
+start shell cule-ipc serve --listen "unix:$run/shell" --lines "$first_cmd" --workers 2
 start "$second" cule-ipc serve --listen "unix:$run/$second" --lines "$second_cmd" --workers 2
 start tape cule-ipc record --listen "unix:$run/shell.tape" --connect "unix:$run/shell" --to "$run/shell.rec"
 start bustape cule-ipc record --topic 'tree/#' --to "$run/bus.rec"
@@ -168,7 +176,7 @@ sums() { # NAME N: of N answers on the bus, each once
 }
 start aggregator sums live $((njobs + 1))
 member() { # NAME ENDPOINT: a member of the queue group that asks this pool
-    NAME=$1 POOL=$2 exec cule-ipc work tree/jobs --group counters --concurrency 2 -- sh examples/demo/job.sh
+    NAME=$1 POOL=$2 exec cule-ipc work tree/jobs --group counters --concurrency 2 -- sh "$here/examples/demo/job.sh"
 }
 start second_member member "$second" "unix:$run/$second"
 say "$nfiles files, $((njobs - nfiles)) commits; 2 workers in shell, 2 in $second"
@@ -208,7 +216,7 @@ say "$((njobs + 1)) jobs published; a look at the bus while they are done:"
 timeout 10 cule-ipc hz 'tree/counts/+' --interval 500ms --count 1 2>&1 | show
 timeout 10 cule-ipc top --count 1 2>&1 | show_table
 
-cp lib/base/buf.c "$stuck.new" 2>/dev/null || cp "$0" "$stuck.new"
+cp "$here/examples/demo/worker.py" "$stuck.new"
 mv -f "$stuck.new" "$stuck"
 killed=$(now_ms)
 kill -KILL "$worker"
@@ -240,7 +248,7 @@ reference() {
         }
         END { total() }'
     if [ "$njobs" -gt "$nfiles" ]; then
-        git log -n 100 --format=%B >"$run/messages"
+        git log -n 100 --format=%B "$(sed -n '1s/commit //p' "$run/commits")" >"$run/messages"
         printf '%-8s %7d %9d %9d %11d\n' commit $((njobs - nfiles)) "$(wc -l <"$run/messages")" \
             "$(awk '{ w += gsub(/[A-Za-z]+/, "") } END { print w }' "$run/messages")" "$(wc -c <"$run/messages")"
     fi
@@ -313,14 +321,14 @@ finish "${pid[tape]}"
 say "recorded: the link of the shell pool ($(($(wc -c <"$run/shell.rec") / 1024)) KiB), the bus ($(($(wc -c <"$run/bus.rec") / 1024)) KiB)"
 
 finish "${pid[shell]}"
-start again cule-ipc serve --listen "unix:$run/again" --lines 'exec sh examples/demo/worker.sh' --workers 2
+start again cule-ipc serve --listen "unix:$run/again" --lines "$first_cmd" --workers 2
 timeout 60 cule-ipc replay --compare --as-fast-as-possible "$run/shell.rec" "unix:$run/again" >"$run/story" 2>&1
 status=$?
 check "a fresh pool gives the recorded answers: replay --compare has status $status" [ "$status" = 0 ]
 finish "${pid[again]}"
 show <"$run/story"
 
-sed 's/ \$1 \$3 \$2 / $1 $(($3 + 1)) $2 /' examples/demo/worker.sh >"$run/wrong.sh" # counts a word too many
+sed 's/ \$1 \$3 \$2 / $1 $(($3 + 1)) $2 /' "$here/examples/demo/worker.sh" >"$run/wrong.sh" # counts a word too many
 start wrong cule-ipc serve --listen "unix:$run/wrong" --lines "exec sh '$run/wrong.sh'" --workers 2
 timeout 60 cule-ipc replay --compare --as-fast-as-possible "$run/shell.rec" "unix:$run/wrong" >"$run/story" 2>&1
 status=$?
@@ -339,8 +347,8 @@ check 'the recording of the bus, played to another bus without any worker, gives
 took=$(((${EPOCHREALTIME/./} - begin) / 100000))
 printf '\n'
 if [ "$failed" = 0 ]; then
-    printf '%sAll of it held%s, in %s s.\n' "$bold$good" "$plain" "$((took / 10)).$((took % 10))"
+    printf '%sAll %d claims held%s, in %d.%d s.\n' "$bold$good" "$claims" "$plain" $((took / 10)) $((took % 10))
 else
-    printf '%s%d claims did not hold%s (%s s).\n' "$bold$bad" "$failed" "$plain" "$((took / 10)).$((took % 10))"
+    printf '%s%d of %d claims did not hold%s (%d.%d s).\n' "$bold$bad" "$failed" "$claims" "$plain" $((took / 10)) $((took % 10))
     exit 1
 fi

@@ -114,7 +114,13 @@ static void on_loaded(void *ctx, uint64_t token, const struct cule_buslog_record
     cule_bus_loaded(b->bus, token, out, n, code, bus_now(b, false));
 }
 
-static const struct cule_buslog_answers answers = {on_stored, on_loaded};
+static void on_trimmed(void *ctx, const char *topic, size_t n, uint64_t first)
+{
+    struct broker *b = ctx;
+    cule_bus_trimmed(b->bus, topic, n, first);
+}
+
+static const struct cule_buslog_answers answers = {on_stored, on_loaded, on_trimmed};
 
 /* From the store's thread. */
 static void wake(void *ctx)

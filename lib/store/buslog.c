@@ -261,7 +261,7 @@ static void answer(struct cule_buslog *b, struct cule_list *batch, unsigned n, u
     b->stats.pending -= n;
     while ((k = cule_list_pop(batch))) {
         struct buslog_work *w = CULE_LIST_ENTRY(k, struct buslog_work, node);
-        bool wants = w->kind == W_APPEND || w->kind == W_LOAD || w->kind == W_PROBE;
+        bool wants = w->kind == W_APPEND || w->kind == W_LOAD || w->kind == W_PROBE || (w->first && !w->code);
         b->stats.appends += w->kind == W_APPEND && !w->code;
         if (wants) {
             cule_list_push(&b->answers, &w->node);
@@ -361,6 +361,8 @@ void cule_buslog_poll(struct cule_buslog *b, const struct cule_buslog_answers *a
         struct buslog_work *w = CULE_LIST_ENTRY(n, struct buslog_work, node);
         if (w->kind == W_LOAD) {
             give_loaded(a, ctx, w);
+        } else if (w->kind == W_TRIM) {
+            a->trimmed(ctx, w->topic, w->topic_len, w->first);
         } else {
             a->stored(ctx, w->token, w->code, w->code ? text : "");
         }

@@ -61,7 +61,7 @@ int cule_buslog_start(struct cule_buslog *b, struct cule_err *err);
 int cule_buslog_append(struct cule_buslog *b, uint64_t token, const struct cule_buslog_record *r);
 /* At most count messages with numbers from `from` on. The same answers. */
 int cule_buslog_load(struct cule_buslog *b, uint64_t token, const char *topic, size_t n, uint64_t from, uint32_t count);
-/* These have no answer. 0 or CULE_ENOMEM. */
+/* These have no answer (a trim that removed something apart). 0 or CULE_ENOMEM. */
 int cule_buslog_retain(struct cule_buslog *b, const char *topic, size_t n, uint64_t seq); /* 0: none any more */
 int cule_buslog_trim(struct cule_buslog *b, const char *topic, size_t n, uint64_t messages, uint64_t bytes,
                      uint64_t before_ms);
@@ -75,6 +75,8 @@ struct cule_buslog_answers {
     void (*stored)(void *ctx, uint64_t token, int code, const char *text);
     /* r and what it points to hold during the call. */
     void (*loaded)(void *ctx, uint64_t token, const struct cule_buslog_record *r, size_t n, int code);
+    /* A trim removed something: what is left begins with `first`. */
+    void (*trimmed)(void *ctx, const char *topic, size_t n, uint64_t first);
 };
 /* Delivers the answers that are there. */
 void cule_buslog_poll(struct cule_buslog *b, const struct cule_buslog_answers *a, void *ctx);

@@ -29,6 +29,7 @@ struct buslog_work {
     uint64_t a, b, c; /* load: from, count; retain: seq; trim: messages, bytes, before_ms; done: seq, floor */
     struct cule_buslog_record r; /* append */
     int code;
+    uint64_t first;         /* trim: what is left begins there; 0: nothing was removed */
     struct cule_buf loaded; /* records, each a struct loaded_head and its payload */
     uint32_t nloaded;
     size_t topic_len, json_len;

@@ -178,7 +178,7 @@ int buslog_do_load(struct cule_buslog *b, struct buslog_work *w, struct cule_err
 }
 
 /* Removes the oldest messages until what is left is within every bound. */
-static int trim(struct cule_buslog *b, const struct buslog_work *w, struct cule_err *err)
+static int trim(struct cule_buslog *b, struct buslog_work *w, struct cule_err *err)
 {
     struct buslog_topic *t = cule_strmap_get(&b->topics, w->topic, w->topic_len);
     if (!t || !t->now.id || t->now.first > t->now.last) {
@@ -209,6 +209,7 @@ static int trim(struct cule_buslog *b, const struct buslog_work *w, struct cule_
     int rc = buslog_step(b, Q_DELETE, err);
     if (!rc) {
         t->now.first = cut + 1;
+        w->first = cut + 1;
         t->now.bytes = bytes;
         touch(b, t);
     }

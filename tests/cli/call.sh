@@ -110,13 +110,8 @@ slow_reader() {
     # Nothing is read any more: the handler must be stopped by back pressure, not buffered without end.
     # shellcheck disable=SC2154 # start_ready sets it
     rss() { awk '/^VmRSS/ { print $2 }' "/proc/$zero_pid/status"; }
-    last=-1
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
-        now=$(rss)
-        [ "$now" != "$last" ] || break
-        last=$now
-        sleep 0.2
-    done
+    sent() { cule-ipc call "unix:$PWD/z" cule stats | grep -o '"bytes_out_total":[0-9]*'; }
+    wait_for '[ "$(sent)" = "$(sent)" ] && [ "$(sent)" = "$(sent)" ]'
     [ "$(rss)" -lt 60000 ]
     cat <&6 | wc -c >n
     [ "$(cat n)" -gt 190000000 ]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # cule-ipc record, replay, tee and merge.
+# shellcheck disable=SC2154 # start sets NAME_pid
 . "${0%/*}/../lib/tap.sh"
 
 # A handler with all kinds of answers, the same each time it is asked.
@@ -246,5 +247,24 @@ nested() {
     contains frames '"kind":"mark","arg0":"100"'
 }
 test_case 'recordings inside recordings' nested
+
+topic() {
+    start_ready bus cule-ipc bus --listen "unix:$CULE_RUN/bus"
+    start_ready rec cule-ipc record --topic 'a/#' --to seen.rec
+    cule-ipc pub a/b -p first
+    cule-ipc pub c/d -p elsewhere
+    cule-ipc pub a/c -p second
+    wait_for 'cule-ipc decode --json seen.rec | grep -q second'
+    stop rec
+    [ "$stopped" = 0 ]
+    cule-ipc decode --json --filter op=publish seen.rec >frames
+    [ "$(wc -l <frames)" = 2 ]
+    start sub cule-ipc sub '#' -n 2
+    wait_for 'cule-ipc list subscriptions | grep -q "#"'
+    cule-ipc replay seen.rec "unix:$CULE_RUN/bus" -f
+    wait_for "gone $sub_pid"
+    printf 'first\nsecond\n' | cmp - "$TAP_DIR/sub.out"
+}
+test_case 'a topic of a bus is recorded, and replayed to it' topic
 
 tap_done

@@ -199,4 +199,22 @@ many() {
 }
 test_case 'forty callers at once; descriptors are given back' many
 
+readiness() {
+    need python3
+    python3 -c '
+import socket
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind("notify"); s.settimeout(30)
+open("bound", "w").close()
+for _ in range(2): print(s.recv(100).decode(), end="", flush=True)' >told &
+    listener=$!
+    wait_for '[ -e bound ]'
+    NOTIFY_SOCKET=$PWD/notify start_ready n cule-ipc serve --listen "unix:$PWD/s" --each 'env | grep NOTIFY || echo hidden'
+    cule-ipc call "unix:$PWD/s" my 0x4000 >out
+    is out hidden
+    stop n
+    wait "$listener"
+    printf 'READY=1\nSTOPPING=1\n' | cmp - told
+}
+test_case 'NOTIFY_SOCKET is told of readiness and of stopping' readiness
+
 tap_done

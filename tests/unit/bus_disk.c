@@ -157,6 +157,19 @@ static void test_durable_group(void **state)
     assert_string_equal(F.defined, "-workers");
 }
 
+static void test_durable_begins_where_it_was_made(void **state)
+{
+    (void)state;
+    publish_disk(1, 5);
+    assert_int_equal(sub(&b, "{\"pattern\":\"d/#\",\"ack\":true,\"durable\":\"w\"}"), 1);
+    assert_int_equal(F.done_calls, 1); /* said to the store at once, before any message */
+    assert_int_equal(F.done_floor, 5);
+    assert_string_equal(F.done_topic, "d/x");
+    assert_int_equal(sub(&c, "{\"pattern\":\"d/#\",\"ack\":true,\"durable\":\"v\",\"from_seq\":3}"), 1);
+    assert_int_equal(F.done_floor, 2);
+    assert_string_equal(bodies(&c), "3 4 5");
+}
+
 static void test_restart(void **state)
 {
     const char *json = "{\"pattern\":\"d/#\",\"ack\":true,\"durable\":\"w\"}";
@@ -195,8 +208,13 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
     const struct CMUnitTest tests[] = {
-        T(test_disk),          T(test_disk_fails), T(test_store_queue_full), T(test_history_from_disk),
-        T(test_durable_group), T(test_restart),
+        T(test_disk),
+        T(test_disk_fails),
+        T(test_store_queue_full),
+        T(test_history_from_disk),
+        T(test_durable_group),
+        T(test_durable_begins_where_it_was_made),
+        T(test_restart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -343,6 +343,21 @@ static void test_history_meets_live(void **state)
     assert_int_equal(count_of(&b, CULE_EVENT), 9);
 }
 
+/* With policy block a publisher does not push out of the history what a subscriber is still being given. */
+static void test_block_spares_a_replay(void **state)
+{
+    (void)state;
+    assert_int_equal(cule_bus_set_topic(F.bus, "h:history=4,overflow=block", NULL), 0);
+    fill("h", 4);
+    peer_credit(&b, 1);
+    sub(&b, "{\"pattern\":\"h\",\"from_seq\":1}");
+    fill("h", 3);
+    assert_int_equal(stats().parked_now, 2);
+    peer_credit(&b, -1);
+    assert_string_equal(bodies(&b), "1 2 3 4 1 2 3");
+    assert_int_equal(stats().dropped, 0);
+}
+
 static void test_history_by_age_and_bytes(void **state)
 {
     (void)state;
@@ -436,6 +451,8 @@ static void test_tap(void **state)
     assert_int_equal(count_of(&c, CULE_DATA), 1);
     assert_true(last_got(&c)->flags & CULE_NESTED);
     assert_int_equal(last_got(&c)->len, 64 + 64 + 8);
+    pub(&c, "x/1", "its own: a tap that saw itself would never end");
+    assert_int_equal(count_of(&c, CULE_DATA), 1);
     ask(&c, CULE_S_BUS, CULE_OP_BUS_TAP, 33, 0, 0, "{\"client\":2}");
     sub(&b, "{\"pattern\":\"y\"}"); /* seen coming in */
     pub(&a, "y", "1");              /* seen going out */
@@ -501,19 +518,33 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
     const struct CMUnitTest tests[] = {
-        T(test_publish),       T(test_bad_publish),
-        T(test_bad_subscribe), T(test_unsubscribe),
-        T(test_drop_oldest),   T(test_tagged_and_overlapping),
-        T(test_drop_newest),   T(test_drop_spares_the_urgent),
-        T(test_priorities),    T(test_disconnect),
-        T(test_block),         T(test_block_ends_with_the_subscriber),
-        T(test_group),         T(test_subscriber_cannot_block_by_itself),
-        T(test_retained),      T(test_history),
-        T(test_configure),     T(test_history_meets_live),
-        T(test_since),         T(test_history_by_age_and_bytes),
-        T(test_large),         T(test_list_and_stats),
-        T(test_tap),           T(test_explain_follow),
-        T(test_draining),      T(test_trace_passes),
+        T(test_publish),
+        T(test_bad_publish),
+        T(test_bad_subscribe),
+        T(test_unsubscribe),
+        T(test_drop_oldest),
+        T(test_tagged_and_overlapping),
+        T(test_drop_newest),
+        T(test_drop_spares_the_urgent),
+        T(test_priorities),
+        T(test_disconnect),
+        T(test_block),
+        T(test_block_ends_with_the_subscriber),
+        T(test_group),
+        T(test_subscriber_cannot_block_by_itself),
+        T(test_retained),
+        T(test_history),
+        T(test_configure),
+        T(test_history_meets_live),
+        T(test_since),
+        T(test_history_by_age_and_bytes),
+        T(test_large),
+        T(test_list_and_stats),
+        T(test_tap),
+        T(test_explain_follow),
+        T(test_draining),
+        T(test_trace_passes),
+        T(test_block_spares_a_replay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -359,6 +359,10 @@ static void test_quota_of_bytes_and_topics(void **state)
         assert_int_equal(last_got(&a)->kind, CULE_REPLY);
     }
     assert_true(stats().topics <= 4);
+    uint64_t seen = last_got(&a)->arg1;
+    pass_ms(1000);
+    pub_ack(&a, 1, "n0", ""); /* forgotten, but its numbers do not begin anew */
+    assert_true(last_got(&a)->arg1 > 1 && last_got(&a)->arg1 >= seen);
     pass_ms(3000);
     for (int i = 0; i < 6; i++) {
         char name[16];
@@ -411,6 +415,25 @@ static void test_acl(void **state)
     assert_int_equal(sub(&b, "{\"pattern\":\"x\"}"), 0);
 }
 
+static void test_acl_by_certificate_and_group(void **state)
+{
+    struct cule_bus_identity who = {.name = "x", .transport = "tls", .cert = "alice"};
+    struct peer tls;
+    (void)state;
+    assert_int_equal(cule_bus_set_acl(F.bus, "allow cert:alice publish a\nallow gid:1001 publish b\n", NULL), 0);
+    memset(&tls, 0, sizeof tls);
+    assert_int_equal(cule_bus_client_add(F.bus, &tls, &who, F.now, &tls.client, NULL), 0);
+    pub_ack(&tls, 1, "a", "");
+    assert_int_equal(last_got(&tls)->kind, CULE_REPLY);
+    pub_ack(&tls, 3, "b", "");
+    assert_int_equal(last_got(&tls)->code, CULE_EAUTH);
+    pub_ack(&c, 1, "b", "");
+    assert_int_equal(last_got(&c)->kind, CULE_REPLY);
+    pub_ack(&a, 1, "a", "");
+    assert_int_equal(last_got(&a)->code, CULE_EAUTH);
+    peer_gone(&tls);
+}
+
 static void test_granted_capability(void **state)
 {
     struct cule_msg m = {0};
@@ -456,6 +479,7 @@ int main(void)
         Q(test_quotas),
         Q(test_quota_of_bytes_and_topics),
         T(test_acl),
+        T(test_acl_by_certificate_and_group),
         T(test_granted_capability),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

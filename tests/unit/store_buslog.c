@@ -66,7 +66,15 @@ static void on_loaded(void *ctx, uint64_t token, const struct cule_buslog_record
     }
 }
 
-static const struct cule_buslog_answers answers = {on_stored, on_loaded};
+static uint64_t trimmed_to;
+
+static void on_trimmed(void *ctx, const char *topic, size_t n, uint64_t first)
+{
+    (void)ctx, (void)topic, (void)n;
+    trimmed_to = first;
+}
+
+static const struct cule_buslog_answers answers = {on_stored, on_loaded, on_trimmed};
 
 static void until(struct cule_buslog *b, unsigned n)
 {
@@ -205,6 +213,7 @@ static void test_trim(void **state)
     until(b, 102);
     assert_int_equal(got.loaded, 6);
     assert_int_equal(got.seq[0], 95);
+    assert_int_equal(trimmed_to, 95);
     cule_buslog_trim(b, "t", 1, 0, 16, 0); /* room for two of 7 or 8 bytes */
     cule_buslog_trim(b, "u", 1, 0, 0, UINT64_MAX >> 1);
     append(b, "u", 2);
@@ -322,7 +331,7 @@ static void on_stored_tell(void *ctx, uint64_t token, int code, const char *text
 /* Appends for ever and tells what was answered; killed at some moment. */
 static void child(int fd, uint64_t from)
 {
-    static const struct cule_buslog_answers tell = {on_stored_tell, on_loaded};
+    static const struct cule_buslog_answers tell = {on_stored_tell, on_loaded, on_trimmed};
     struct cule_buslog *b = open_log();
     struct pollfd p = {wakefd, POLLIN, 0};
     if (seen.last + 1 < from) {
