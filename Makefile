@@ -123,7 +123,7 @@ PEER_HEADER := zmq.h nng/nng.h nats/nats.h
 PEER_LIB     = $(foreach h,$(PEER_HEADER),$(if $(wildcard /usr/include/$(h)),-l$(basename $(notdir $(h)))))
 peer_missing = $(foreach h,$(PEER_HEADER),$(if $(wildcard /usr/include/$(h)),,$(shell grep -l '^\#include <$(h)>' $(1))))
 ifneq ($(filter bench-programs,$(MAKECMDGOALS)),)
-BENCH_BUILT := $(foreach f,$(BENCH_SRC),$(if $(call peer_missing,$(f)),,$(f)))
+BENCH_BUILT := $(foreach f,$(BENCH_SRC),$(if $(strip $(call peer_missing,$(f))),,$(f)))
 endif
 bench-programs: all $(patsubst tests/bench/%.c,$(O)/bench/%,$(BENCH_BUILT))
 $(O)/bench/%: $(O)/obj/tests/bench/%.o $(LIB)

@@ -52,6 +52,9 @@ check() { # check TEXT COMMAND…: the claim holds if the command succeeds
         failed=$((failed + 1))
     fi
 }
+equal() { # two files; how they differ is shown
+    cmp -s "$1" "$2" || { diff "$1" "$2" | head -n 10 | show && false; }
+}
 give_up() {
     printf '  %s✗ %s%s\n' "$bad" "$*" "$plain"
     tail -n 5 "$run"/*.err 2>/dev/null | show
@@ -255,7 +258,7 @@ reference() {
 }
 reference | sort >"$run/reference.sums"
 { printf '%-8s %7s %9s %9s %11s\n' type number lines words bytes && cat "$run/live.sums"; } | show
-check 'lines, words and bytes of every type are equal' cmp "$run/live.sums" "$run/reference.sums"
+check 'lines, words and bytes of every type are equal' equal "$run/live.sums" "$run/reference.sums"
 say "counted by: $(tr '\n' ' ' <"$run/live.shares")"
 check 'both pools had their share' [ "$(wc -l <"$run/live.shares")" = 2 ]
 
@@ -299,7 +302,7 @@ finish "${pid[slow]}"
 awk -v rounds="$rounds" "$actions" "$log" | sort -rn >"$run/reference.actions"
 head -n 5 "$run/fast.actions" | show
 check 'the fast consumer saw every message: its sums by action are those of awk' \
-    cmp "$run/fast.actions" "$run/reference.actions"
+    equal "$run/fast.actions" "$run/reference.actions"
 check "the slow one was not waited for: $published published = $got received + ${dropped:-?} dropped" \
     [ "$published" = $((got + ${dropped:-0})) ]
 check 'something was dropped' [ "${dropped:-0}" -gt 0 ]
@@ -342,7 +345,7 @@ start aggregator_again sums replayed $((njobs + 1))
 timeout 60 cule-ipc replay --as-fast-as-possible "$run/bus.rec" "$CULE_BUS" >"$run/story" 2>&1 || show <"$run/story"
 within 20 ended "${pid[aggregator_again]}" || say 'not all answers came again'
 check 'the recording of the bus, played to another bus without any worker, gives the same sums' \
-    cmp "$run/live.sums" "$run/replayed.sums"
+    equal "$run/live.sums" "$run/replayed.sums"
 
 took=$(((${EPOCHREALTIME/./} - begin) / 100000))
 printf '\n'

@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { THROUGHPUT_MS = 1000, BATCH_BYTES = 64 * 1024, BATCH_FRAMES = 256 };
+enum { THROUGHPUT_MS = 500, BATCH_BYTES = 64 * 1024, BATCH_FRAMES = 256 };
 
 static const char topic[] = "bench"; /* on the bus */
 

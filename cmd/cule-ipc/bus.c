@@ -206,6 +206,7 @@ static int make_bus(struct broker *b, struct cule_err *err)
     c.version = CULE_VERSION;
     c.pid = (uint32_t)getpid();
     c.uid = getuid();
+    c.log_level = (unsigned)o->level;
     ipc_random(&c.epoch, sizeof c.epoch);
     ipc_random(&c.seed, sizeof c.seed);
     struct cule_bus_limits *l = &c.limits;
@@ -320,7 +321,6 @@ static int bus_run(struct cule_cli *cli)
 {
     struct cule_err err = {0};
     struct broker b = {.cli = cli, .o = cli->opts, .store_fd = -1};
-    b.level = b.o->level;
     int rc = start(&b, &err);
     if (!rc) {
         cule_loop_run(b.loop);

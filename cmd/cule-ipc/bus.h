@@ -39,7 +39,6 @@ struct broker {
     uint64_t paused;          /* times that accepting had to wait for descriptors, as last seen */
     unsigned calm;            /* looks since then */
     bool crowd_told;
-    int level; /* 0 error, 1 warning, 2 info */
 };
 
 /* A client: its link, and what the bus calls it. */

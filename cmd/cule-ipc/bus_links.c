@@ -73,7 +73,7 @@ static void on_writable(struct cule_link *l, void *ctx, uint64_t id)
 static void on_closed(struct cule_link *l, void *ctx, const struct cule_err *why)
 {
     struct bus_peer *p = ctx;
-    if (why->code && p->b->level >= CULE_BUS_LOG_INFO) {
+    if (why->code && cule_bus_log_level(p->b->bus) >= CULE_BUS_LOG_INFO) {
         cule_cli_note(p->b->cli, 0, "client '%s' has gone: %s", cule_link_peer_name(l), why->text);
     }
     if (p->client) {
@@ -214,8 +214,10 @@ static void hash(void *ctx, const void *bytes, size_t n, uint8_t out[32])
 static void report(void *ctx, enum cule_bus_log level, const char *text)
 {
     struct broker *b = ctx;
-    if ((int)level <= b->level) {
+    if (level == CULE_BUS_LOG_INFO) {
         cule_cli_note(b->cli, 0, "%s", text);
+    } else {
+        cule_cli_warn(b->cli, "%s", text);
     }
 }
 

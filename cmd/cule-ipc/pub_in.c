@@ -324,7 +324,8 @@ int pub_in_begin(struct pub *p, struct cule_err *err)
     if (rc) {
         return rc;
     }
-    if (!payload && isatty(STDIN_FILENO)) {
+    bool typed = o->format == PUB_LINES || o->format == PUB_JSON; /* may come from a keyboard */
+    if (!payload && !typed && isatty(STDIN_FILENO)) {
         return cule_err_set(err, CULE_EUSAGE, "nothing to publish: give a text, --payload, or pipe something in");
     }
     if (o->format == PUB_RAW) {

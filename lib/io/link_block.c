@@ -150,15 +150,16 @@ static int pump(struct cule_link *l, uint64_t deadline_ns)
 
 int cule_link_wait_ready(struct cule_link *l, struct cule_err *err)
 {
-    while (!cule_link_is_ready(l) && l->state != LINK_DEAD) {
-        if (pump(l, l->limit_ns) < 0) {
-            break;
-        }
-        if (l->state == LINK_HALF) {
-            return cule_err_set(err, CULE_ECLOSED, "closed by the peer");
-        }
+    int rc = 0;
+    l->opening = true;
+    while (!cule_link_is_ready(l) && l->state != LINK_DEAD && l->state != LINK_HALF) {
+        rc = pump(l, l->limit_ns);
     }
-    return l->state == LINK_DEAD ? why(l, err) : 0;
+    l->opening = false;
+    if (rc == 0 && l->state == LINK_OPEN) {
+        return 0;
+    }
+    return why(l, err);
 }
 
 /* --- messages that are kept for later --- */

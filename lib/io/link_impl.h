@@ -63,7 +63,7 @@ struct cule_link {
     int wait_ms; /* what a read may block: milliseconds, -1 without a deadline, 0 not at all */
     bool fed;    /* rbuf, or the decoder at the end of the stream, holds bytes not stepped through */
     bool stop;   /* the caller has what it waits for: no further steps */
-    bool draining;
+    bool draining, opening;
     struct cule_list kept;
     unsigned nkept;
     struct kept *current;       /* what the last call returned */

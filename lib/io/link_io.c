@@ -20,6 +20,7 @@ static void on_message(struct cule_link *l, struct cule_msg *m)
 
 static void on_ready(struct cule_link *l)
 {
+    l->stop = l->stop || l->opening; /* what follows is for the first call to take */
     if (l->loop && l->ops && l->ops->ready) {
         l->ops->ready(l, l->ctx);
     }

@@ -22,7 +22,7 @@ test_case 'an endpoint where a program answers' '
 '
 
 test_case 'large messages' '
-    cule-ipc bench --endpoint unix --count 50 --size 300k --json >out
+    cule-ipc bench --endpoint unix --count 50 --size 300K --json >out
     jq -e ".size == 307200 and .bytes_per_s > 1000000" out
 '
 

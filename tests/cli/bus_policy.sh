@@ -184,6 +184,29 @@ X
 }
 test_case 'the ACL: by uid and token, its line named, read again on SIGHUP' acl
 
+# certificate NAME: NAME.key and NAME.pem, signed by ca.pem
+certificate() {
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" -out "$1.csr" -subj "/CN=$1" 2>/dev/null
+    printf 'subjectAltName=DNS:%s,IP:127.0.0.1\n' "$1" >"$1.ext"
+    openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile "$1.ext" -out "$1.pem" 2>/dev/null
+}
+
+certificates() {
+    need openssl
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca 2>/dev/null
+    certificate broker
+    certificate alice
+    certificate mallory
+    echo 'allow cert:alice all #' >rules
+    start_ready bus cule-ipc bus -v --acl rules --listen "tls:127.0.0.1:0,cert=broker.pem,key=broker.key,ca=ca.pem"
+    port=$(sed -n 's/.*listening on tls:127.0.0.1:\([0-9]*\).*/\1/p' "$TAP_DIR/bus.err")
+    at() { echo "tls:127.0.0.1:$port,cert=$1.pem,key=$1.key,ca=ca.pem"; }
+    status 0 cule-ipc pub x hello --bus "$(at alice)"
+    status 8 cule-ipc pub x hello --bus "$(at mallory)" 2>err
+    contains err 'may not publish'
+}
+test_case 'the ACL: by the name in a certificate' certificates
+
 slow() {
     broker 'history=0' --slow 200ms
     start_ready w cule-ipc work t/w -- sleep 2
@@ -221,6 +244,20 @@ drain_deadline() {
     contains "$TAP_DIR/bus.err" 'nobody took within --drain'
 }
 test_case 'but only so long' drain_deadline
+
+log_level() {
+    broker 'history=0'
+    cule-ipc log-level >out
+    contains out warning
+    cule-ipc log-level error
+    start_ready s cule-ipc sub 't/#' --queue 1 --overflow disconnect --no-reconnect
+    kill -STOP "$s_pid"
+    eval "$flood" >body
+    cule-ipc pub t/x --payload @body --repeat 2000
+    wait_for '[ "$(stat_of disconnected)" = 1 ]'
+    lacks "$TAP_DIR/bus.err" disconnected
+}
+test_case 'how much it says can be changed while it runs' log_level
 
 test_case 'the same address twice is refused' '
     broker history=0

@@ -47,7 +47,7 @@ holds() {
     [ ! -s err ]
     nothing_left
 }
-nclaims='^All 11 claims held, in [0-9.]+ s\.$'
+nclaims='^All 12 claims held, in [0-9.]+ s\.$'
 
 with_python() {
     need python3
@@ -72,7 +72,7 @@ wrong_worker() {
     PATH=$PWD/bin:$PATH demo
     [ "$code" = 1 ]
     contains out '✗ lines, words and bytes of every type are equal'
-    contains out '^1 of 11 claims did not hold'
+    contains out '^1 of 12 claims did not hold'
     nothing_left
 }
 # Without a bus there is nothing to show.

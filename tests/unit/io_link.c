@@ -434,6 +434,9 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "serve") == 0) {
         return serve_stdio();
     }
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]);
+    }
     if (!realpath("/proc/self/exe", self)) {
         return 1;
     }

@@ -373,8 +373,11 @@ static void freed_by_another(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]); /* one test alone */
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(close_drains),
         cmocka_unit_test(last_words_are_heard),

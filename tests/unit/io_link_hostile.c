@@ -362,8 +362,11 @@ static void any_bit_wrong(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]); /* one test alone */
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_headers),
         cmocka_unit_test(hostile_headers),

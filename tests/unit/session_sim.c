@@ -360,8 +360,11 @@ static void replaced_peers(void **state)
     runs(100000, count());
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]); /* one test alone */
+    }
     const struct CMUnitTest tests[] = {cmocka_unit_test(plain), cmocka_unit_test(replaced_peers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@ void cule_bus_config_init(struct cule_bus_config *c)
     *c = (struct cule_bus_config){
         .name = "cule-ipc bus",
         .version = "",
+        .log_level = CULE_BUS_LOG_INFO,
         .limits = {.topics = 100000,
                    .memory = 1024u * 1024 * 1024,
                    .queue_messages = 1024,
@@ -35,7 +36,7 @@ int cule_bus_new(struct cule_bus **out, const struct cule_bus_config *c, const s
     }
     b->generation = 1;
     b->acl_generation = 1;
-    b->log_level = CULE_BUS_LOG_INFO;
+    b->log_level = c->log_level;
     cule_strmap_init(&b->topics_by_name, c->seed);
     cule_strmap_init(&b->groups_by_key, c->seed);
     cule_strmap_init(&b->durables, c->seed);
@@ -189,6 +190,11 @@ void cule_bus_client_gone(struct cule_bus *b, struct cule_bus_client *c, uint64_
     }
     client_free(b, c);
     b->room = true;
+}
+
+unsigned cule_bus_log_level(const struct cule_bus *b)
+{
+    return b->log_level;
 }
 
 uint32_t cule_bus_client_number(const struct cule_bus_client *c)

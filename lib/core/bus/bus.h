@@ -125,9 +125,10 @@ struct cule_bus_config {
     const char *name; /* in INFO */
     const char *version;
     uint32_t pid;
-    uint32_t uid;   /* the broker's own: may always configure unless an ACL says else */
-    uint64_t epoch; /* tells clients that come back whether this is the broker they knew */
-    uint64_t seed;  /* of the hash tables: not to be guessed by clients */
+    uint32_t uid;       /* the broker's own: may always configure unless an ACL says else */
+    unsigned log_level; /* at first: 0 error to 4 trace; LOG_SET changes it */
+    uint64_t epoch;     /* tells clients that come back whether this is the broker they knew */
+    uint64_t seed;      /* of the hash tables: not to be guessed by clients */
     struct cule_bus_limits limits;
 };
 
@@ -198,6 +199,7 @@ struct cule_bus_stats {
     bool degraded, draining;
 };
 void cule_bus_stats(const struct cule_bus *b, struct cule_bus_stats *out);
+unsigned cule_bus_log_level(const struct cule_bus *b);
 uint32_t cule_bus_client_number(const struct cule_bus_client *c);
 void *cule_bus_client_peer(const struct cule_bus_client *c);
 
