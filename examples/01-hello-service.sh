@@ -20,15 +20,16 @@ ready cule-ipc serve --listen "unix:$CULE_RUN/text" --each '
         *) echo "operation $CULE_OP is none of mine" >&2 && exit 1 ;;
     esac'
 
-cule-ipc call "unix:$CULE_RUN/text" text 0x4000 --payload 'hello, world'
+cule-ipc call "unix:$CULE_RUN/text" text 0x4000 --payload 'hello, world' && echo
 # A payload may be large.
 seq 100000 | cule-ipc call "unix:$CULE_RUN/text" text 0x4001 --payload -
 # An error is told on stderr, and is the exit status.
 cule-ipc call "unix:$CULE_RUN/text" text 0x4002 || echo "that was status $?"
 # Every service answers for itself too.
-cule-ipc call "unix:$CULE_RUN/text" cule health
+cule-ipc call "unix:$CULE_RUN/text" cule health && echo
 
 # Prints:
 # HELLO, WORLD
 # 100000
 # that was status 1
+# {"state":"ok","reason":""}

@@ -27,11 +27,12 @@ printf '%s\n' apple shaky pear broken plum cherry | cule-ipc pub jobs --format l
 # Dead letters are kept for whoever asks, also afterwards: wait for the one that we know will come.
 echo "given up: $(cule-ipc sub '$bus/dead/#' --last 1 --count 1 --timeout 10s)"
 until [ "$(wc -l <"$CULE_RUN/done")" = 5 ]; do sleep 0.05; done
-echo "done:" $(sort "$CULE_RUN/done")
+echo "done: $(sort "$CULE_RUN/done" | paste -sd " ")"
 echo "attempts that failed: $(grep -c 'exit status 1' "$CULE_RUN/log")"
-cule-ipc explain jobs | sed -n 's|.*\(gave up\)|\1|; s|of client [0-9]*|of a client|; /gave up/p'
+cule-ipc explain jobs | sed -n 's/.*gave up/gave up/; s/of client [0-9]*/of a worker/p' | tail -n 1
 
 # Prints:
 # given up: broken
 # done: apple cherry pear plum shaky
 # attempts that failed: 4
+# gave up a message on 'jobs' of a worker: sh: exit status 1 (limit 3); it is in $bus/dead/ and the topic's name

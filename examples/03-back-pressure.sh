@@ -43,4 +43,4 @@ cule-ipc explain log/fresh | sed 's/^.* dropped [0-9]*/dropped some/; s/of clien
 # log/whole: now it is done
 # log/whole: 100001 lines received, 0 dropped
 # log/fresh: received and dropped add up
-# dropped some messages on 'log/fresh' of a client: queue full: messages (limit 100); a slow subscriber: ...
+# dropped some messages on 'log/fresh' of a client: queue full: messages (limit 100); a slow subscriber: raise "queue", or choose overflow=block or disconnect

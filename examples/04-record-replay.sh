@@ -29,3 +29,22 @@ echo '--- the same program again tells the same story'
 cule-ipc replay --compare "$CULE_RUN/session.rec" "exec:cule-ipc serve --each '$wrong'" && echo 'no difference'
 echo '--- the corrected one does not'
 cule-ipc replay --compare "$CULE_RUN/session.rec" "exec:cule-ipc serve --each '$right'" 2>&1 || true
+
+# Prints:
+# 6
+# 0
+# 30
+# --- what was said
+# "payload_text":"1\n2\n3\n"
+# "payload_text":"6\n"
+# "payload_text":"0.5\n0.25\n"
+# "payload_text":"0\n"
+# "payload_text":"10\n20\n"
+# "payload_text":"30\n"
+# --- the same program again tells the same story
+# no difference
+# --- the corrected one does not
+# link 1 request 1 math 0x4000
+#   reply recorded 2 bytes '0\n'
+#              now 5 bytes '0.75\n'
+# cule-ipc: 3 messages sent, 1 answers differ

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One program, many ways to it: a Unix socket, shared memory, TCP, a command that is started for the call, and a relay
-# between two of them. Where something is, is a word in the command line; programs do not change with it.
+# One program, many ways to it: a Unix socket, shared memory, TCP, a relay between two of them, a command that is
+# started for the call. Where something is, is a word in the command line; programs do not change with it.
 set -eu
 PATH=$PATH:$(cd "$(dirname "$0")" && pwd)/../build/bin
 CULE_RUN=$(mktemp -d)
@@ -12,15 +12,24 @@ ready() { # starts a program and waits until it says that it is
     read -r <"$CULE_RUN/ready" && rm "$CULE_RUN/ready"
 }
 
-greet='echo "hello over ${CULE_PEER_ADDRESS%%:*}"'
-port=$((20000 + RANDOM % 20000))
-ready cule-ipc serve --listen "unix:$CULE_RUN/a" --listen "ring:$CULE_RUN/b" --listen "tcp:127.0.0.1:$port" --each "$greet"
+# Port 0 lets the system choose one, which the server tells.
+ready cule-ipc serve --log-level info --listen "unix:$CULE_RUN/a" --listen "ring:$CULE_RUN/b" --listen tcp:127.0.0.1:0 \
+    --each 'wc -c' 2>"$CULE_RUN/log"
+port=$(sed -n 's/.*listening on tcp:127.0.0.1:\([0-9]*\).*/\1/p' "$CULE_RUN/log")
 ready cule-ipc relay --listen "unix:$CULE_RUN/c" "tcp:127.0.0.1:$port"
+child="exec:cule-ipc serve --each 'wc -c'"
 
-for endpoint in "unix:$CULE_RUN/a" "ring:$CULE_RUN/b" "tcp:127.0.0.1:$port" "unix:$CULE_RUN/c"; do
-    cule-ipc call "$endpoint" my 0x4000
+for endpoint in "unix:$CULE_RUN/a" "ring:$CULE_RUN/b" "tcp:127.0.0.1:$port" "unix:$CULE_RUN/c" "$child"; do
+    seq 10000 | cule-ipc call "$endpoint" text 0x4000 --payload - | sed "s|^|${endpoint%%:*}: |"
 done
-cule-ipc call "exec:cule-ipc serve --each 'echo hello from a child'" my 0x4000
-# A file is one too: what would be sent, as JSON.
-cule-ipc send "file:$CULE_RUN/said" my 0x4000 --payload 'to whom it may concern'
+# A file is an endpoint too.
+cule-ipc send "file:$CULE_RUN/said" text 0x4000 --payload 'to whom it may concern'
 cule-ipc decode "$CULE_RUN/said" --filter kind=event
+
+# Prints:
+# unix: 48894
+# ring: 48894
+# tcp: 48894
+# unix: 48894
+# exec: 48894
+# {"kind":"event","service":"text","op":16384,"payload_text":"to whom it may concern"}

@@ -229,6 +229,7 @@ static void tear_down(struct respond *r)
     drop_client(r);
     s->back->release(s);
     cule_defer_cancel(&s->pump);
+    serve_spans_release(s);
     serve_env_release(s);
 }
 
@@ -249,8 +250,8 @@ static int respond_run(struct cule_cli *cli)
     for (unsigned p = 0; p < CULE_PRIORITIES; p++) {
         cule_list_init(&r.s.queue[p]);
     }
-    if (busrun_begin(&r.run, cli, &r.o->at, on_stop, &r) == 0 && set_up(&r) == 0 &&
-        busrun_client(&r.run, &c) == 0 && busclient_subscribe(r.run.client, &sub, &r.run.err) == 0) {
+    if (busrun_begin(&r.run, cli, &r.o->at, on_stop, &r) == 0 && set_up(&r) == 0 && busrun_client(&r.run, &c) == 0 &&
+        busclient_subscribe(r.run.client, &sub, &r.run.err) == 0) {
         busrun_run(&r.run);
     }
     tear_down(&r);

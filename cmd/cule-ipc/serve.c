@@ -309,6 +309,7 @@ static void tear_down(struct serve *s, struct cule_sigwatch *sig[2])
     if (s->back && s->loop) {
         s->back->release(s);
         cule_defer_cancel(&s->pump);
+        serve_spans_release(s);
     }
     cule_sigwatch_free(sig[0]);
     cule_sigwatch_free(sig[1]);

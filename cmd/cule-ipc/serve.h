@@ -21,6 +21,8 @@ enum {
     SERVE_BACKOFF_MAX_MS = 10000,
     SERVE_STEADY_MS = 10000, /* a worker that lived so long starts from the minimum again */
     SERVE_TRACERS_MAX = 16,
+    SERVE_SPANS_BYTES = 16 * 1024, /* of spans that go out as one piece */
+    SERVE_SPAN_BYTES = 1024,       /* one of them at most */
     SERVE_NAME_MAX = 32,
 };
 
@@ -123,6 +125,11 @@ struct serve {
     struct cule_timer *grace;
     struct serve_tracer tracers[SERVE_TRACERS_MAX];
     unsigned ntracers;
+    struct cule_buf spans; /* of this turn, lines of JSON */
+    uint64_t nspans;
+    struct cule_defer tell_spans;
+    uint64_t random[2]; /* of span ids; [0] 0: not seeded yet */
+    uint64_t pid;
     struct serve_counts n;
     struct cule_hist latency;
     uint64_t started_ns;
@@ -160,6 +167,8 @@ void serve_consumed(struct serve_req *q, size_t n);
 void serve_self(struct serve_client *c, struct cule_msg *m);
 void serve_span_start(struct serve_req *q);
 void serve_span_end(struct serve_req *q, int code);
+void serve_spans_init(struct serve *s);
+void serve_spans_release(struct serve *s);
 int serve_trace_on(struct serve_client *c, uint64_t id);
 void serve_trace_off(struct serve *s);
 void serve_trace_forget(struct serve_client *c, uint64_t id); /* id 0: all of that client's */

@@ -163,6 +163,7 @@ static void on_pump(void *ctx)
 
 void serve_pump_init(struct serve *s)
 {
+    serve_spans_init(s);
     cule_defer_init(&s->pump, on_pump, s);
 }
 

@@ -4,6 +4,27 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Ids of spans need to be unlike each other, not secret: a generator that is seeded once (xorshift128+, Vigna 2017)
+ * spares a system call for each. */
+static void span_random(struct serve *s, uint8_t out[24])
+{
+    uint64_t words[3];
+    if (s->random[0] == 0) {
+        ipc_random(s->random, sizeof s->random);
+        s->random[0] |= 1;
+        s->pid = (uint64_t)getpid();
+    }
+    for (int i = 0; i < 3; i++) {
+        uint64_t a = s->random[0];
+        uint64_t b = s->random[1];
+        s->random[0] = b;
+        a ^= a << 23;
+        s->random[1] = a ^ b ^ (a >> 18) ^ (b >> 5);
+        words[i] = s->random[1] + b;
+    }
+    memcpy(out, words, sizeof words);
+}
+
 /* A request that is traced becomes a span of ours only while somebody is told; else its prefix passes as it came. While
  * somebody listens, what is not traced begins a trace here. */
 void serve_span_start(struct serve_req *q)
@@ -15,7 +36,7 @@ void serve_span_start(struct serve_req *q)
     if (s->ntracers == 0) {
         return;
     }
-    ipc_random(random, sizeof random);
+    span_random(s, random);
     if (q->traced) {
         memcpy(q->span.parent, q->trace.span, sizeof q->span.parent);
         cule_trace_child(&q->trace, &q->trace, random);
@@ -29,31 +50,55 @@ void serve_span_start(struct serve_req *q)
     q->span.start_ns = cule_wall_ns();
     q->span.service = h->service;
     q->span.op = h->op;
-    q->span.pid = (uint64_t)getpid();
+    q->span.pid = s->pid;
     q->span.track = q->client->number;
     strncpy(q->span.program, s->own_name, sizeof q->span.program - 1);
+}
+
+/* The spans of a turn go out as one piece. */
+static void tell_spans(void *ctx)
+{
+    struct serve *s = ctx;
+    for (unsigned i = 0; i < s->ntracers; i++) {
+        struct serve_tracer *t = &s->tracers[i];
+        /* A listener that reads too slowly misses spans; the work does not wait for it. */
+        if (cule_link_data(t->client->link, t->id, cule_buf_data(&s->spans), cule_buf_len(&s->spans), false)) {
+            s->n.spans_dropped += s->nspans;
+        }
+    }
+    s->nspans = 0;
+    cule_buf_clear(&s->spans);
+}
+
+void serve_spans_init(struct serve *s)
+{
+    cule_buf_init(&s->spans, SERVE_SPANS_BYTES);
+    cule_defer_init(&s->tell_spans, tell_spans, s);
+}
+
+void serve_spans_release(struct serve *s)
+{
+    cule_defer_cancel(&s->tell_spans);
+    cule_buf_release(&s->spans);
 }
 
 void serve_span_end(struct serve_req *q, int code)
 {
     struct serve *s = q->s;
-    struct cule_buf line;
     if (q->span.start_ns == 0 || s->ntracers == 0) {
         return;
     }
     q->span.end_ns = CULE_MAX(cule_wall_ns(), q->span.start_ns);
     q->span.code = code;
-    cule_buf_init(&line, 0);
-    if (cule_span_line(&q->span, &line) == 0) {
-        for (unsigned i = 0; i < s->ntracers; i++) {
-            struct serve_tracer *t = &s->tracers[i];
-            /* A listener that reads too slowly misses spans; the work does not wait for it. */
-            if (cule_link_data(t->client->link, t->id, cule_buf_data(&line), cule_buf_len(&line), false)) {
-                s->n.spans_dropped++;
-            }
-        }
+    if (cule_buf_len(&s->spans) > SERVE_SPANS_BYTES - SERVE_SPAN_BYTES) {
+        tell_spans(s);
     }
-    cule_buf_release(&line);
+    if (cule_span_line(&q->span, &s->spans) == 0) {
+        s->nspans++;
+        cule_loop_defer(s->loop, &s->tell_spans);
+    } else {
+        s->n.spans_dropped++;
+    }
 }
 
 int serve_trace_on(struct serve_client *c, uint64_t id)

@@ -103,9 +103,8 @@ struct cule_bus_effects {
     void (*disconnect)(void *ctx, void *peer, const struct cule_err *why);
     /* SHA-256, for tokens. */
     void (*hash)(void *ctx, const void *p, size_t n, uint8_t out[32]);
-    /* Whether that pid's word may be taken for a queue to the store, and the store itself; all NULL without one. The
-     * store works in the order of the calls. append: r's memory stays until cule_bus_stored(token); CULE_EAGAIN: its
-     * queue is full, cule_bus_flush tries again. */
+    /* The store, all NULL without one. It works in the order of the calls. append: r's memory stays until
+     * cule_bus_stored(token); CULE_EAGAIN: its queue is full, cule_bus_flush tries again. */
     int (*append)(void *ctx, uint64_t token, const struct cule_bus_record *r);
     /* At most `count` messages of a topic from a sequence number on; the answer is cule_bus_loaded(token). */
     int (*load)(void *ctx, uint64_t token, const char *topic, size_t n, uint64_t from, uint32_t count);
@@ -136,7 +135,8 @@ struct cule_bus_config {
 void cule_bus_config_init(struct cule_bus_config *c);
 
 int cule_bus_new(struct cule_bus **out, const struct cule_bus_config *c, const struct cule_bus_effects *fx, void *ctx);
-void cule_bus_free(struct cule_bus *b); /* clients still there are dropped without effects */
+/* Clients that are still there go as if their peers had gone, effects included. NULL is fine. */
+void cule_bus_free(struct cule_bus *b);
 
 /* What to add to now_ns for nanoseconds since the epoch. */
 void cule_bus_set_wall(struct cule_bus *b, uint64_t offset_ns);

@@ -209,7 +209,6 @@ struct cule_bus_group {
     struct cule_bus_durable *durable; /* NULL: gone with its last member */
     uint64_t ack_wait_ns;
     uint32_t max_deliver, max_inflight;
-    uint64_t acked, redelivered;
     size_t key_len;
     char key[]; /* pattern, NUL, name, NUL */
 };
@@ -416,7 +415,7 @@ struct cule_bus {
     void (*extra)(void *ctx, struct cule_buf *out);
     uint64_t started_ns, next_scan_ns, next_probe_ns, next_second_ns;
     char degraded_why[160];
-    bool degraded, probing, draining, loading_ready;
+    bool degraded, probing, draining;
     struct cule_buf events; /* JSON lines, each to be published to $bus/events */
     bool room;              /* something gave way since the last flush */
 };
@@ -443,7 +442,6 @@ int cule_bus_publish_own(struct cule_bus *b, const struct cule_bus_record *r, bo
 /* Something for $bus/events, published with the next flush. */
 void cule_bus_event(struct cule_bus *b, const char *what, const struct cule_bus_client *c, const char *topic, size_t n,
                     const char *reason, uint64_t number);
-void cule_bus_appends_drop_client(struct cule_bus *b, struct cule_bus_client *c);
 void cule_bus_degrade(struct cule_bus *b, const char *why);
 
 /* deliver.c */
@@ -501,7 +499,7 @@ void cule_bus_unsubscribe(struct cule_bus *b, struct cule_bus_sub *s);
 struct cule_bus_sub *cule_bus_sub_find(const struct cule_bus_client *c, uint64_t id);
 void cule_bus_group_free(struct cule_bus *b, struct cule_bus_group *g);
 
-/* route.c, stream.c */
+/* route.c */
 void cule_bus_on_request(struct cule_bus *b, struct cule_bus_client *c, struct cule_msg *m);
 void cule_bus_on_data(struct cule_bus *b, struct cule_bus_client *c, struct cule_msg *m);
 void cule_bus_on_cancel(struct cule_bus *b, struct cule_bus_client *c, struct cule_msg *m);
@@ -512,7 +510,7 @@ void cule_bus_retry_waiting(struct cule_bus *b);
 void cule_bus_route_free(struct cule_bus *b, struct cule_bus_route *r);
 struct cule_bus_route *cule_bus_route_find(struct cule_bus *b, const struct cule_bus_client *asker, uint64_t id);
 
-/* list.c, stats.c, tap.c, control.c */
+/* list.c, watch.c, control.c */
 void cule_bus_on_list(struct cule_bus *b, struct cule_bus_client *c, struct cule_msg *m);
 void cule_bus_on_tap(struct cule_bus *b, struct cule_bus_client *c, struct cule_msg *m);
 void cule_bus_on_explain(struct cule_bus *b, struct cule_bus_client *c, struct cule_msg *m);
