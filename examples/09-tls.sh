@@ -32,7 +32,7 @@ certificate alice tls_www_client
 # Port 0 lets the system choose one, which the server tells.
 ready cule-ipc serve --log-level info --listen tls:127.0.0.1:0,cert=localhost.pem,key=localhost.key,ca=ca.pem \
     --each 'echo "hello, $CULE_PEER_CERT"' 2>serve.log
-port=$(sed -n 's/.*listening on tls:127.0.0.1:\([0-9]*\).*/\1/p' serve.log)
+port=$(sed -n 's/.*listening.*tls:127.0.0.1:\([0-9]*\).*/\1/p' serve.log)
 cule-ipc call "tls:127.0.0.1:$port,ca=ca.pem,cert=alice.pem,key=alice.key" my 0x4000
 cule-ipc call "tls:127.0.0.1:$port,ca=ca.pem" my 0x4000 2>>log || echo "without a certificate: status $?"
 cule-ipc call "tcp:127.0.0.1:$port" my 0x4000 --timeout 5s 2>>log || echo "without TLS: status $?"

@@ -15,7 +15,7 @@ ready() { # starts a program and waits until it says that it is
 # Port 0 lets the system choose one, which the server tells.
 ready cule-ipc serve --log-level info --listen "unix:$CULE_RUN/a" --listen "ring:$CULE_RUN/b" --listen tcp:127.0.0.1:0 \
     --each 'wc -c' 2>"$CULE_RUN/log"
-port=$(sed -n 's/.*listening on tcp:127.0.0.1:\([0-9]*\).*/\1/p' "$CULE_RUN/log")
+port=$(sed -n 's/.*listening.*tcp:127.0.0.1:\([0-9]*\).*/\1/p' "$CULE_RUN/log")
 ready cule-ipc relay --listen "unix:$CULE_RUN/c" "tcp:127.0.0.1:$port"
 child="exec:cule-ipc serve --each 'wc -c'"
 
