@@ -5,6 +5,7 @@ set -eu
 PATH=$PATH:$(cd "$(dirname "$0")" && pwd)/../build/bin
 CULE_RUN=$(mktemp -d)
 export CULE_RUN
+unset CULE_BUS
 trap 'kill $(jobs -p | tac) 2>/dev/null || true; wait; rm -rf "$CULE_RUN"' EXIT
 ready() { # starts a program and waits until it says that it is
     mkfifo "$CULE_RUN/ready"
@@ -26,10 +27,10 @@ printf '%s\n' apple shaky pear broken plum cherry | cule-ipc pub jobs --format l
 
 # Dead letters are kept for whoever asks, also afterwards: wait for the one that we know will come.
 echo "given up: $(cule-ipc sub '$bus/dead/#' --last 1 --count 1 --timeout 10s)"
-until [ "$(wc -l <"$CULE_RUN/done")" = 5 ]; do sleep 0.05; done
+timeout 20 sh -c 'until [ "$(wc -l <"$CULE_RUN/done")" = 5 ]; do sleep 0.05; done'
 echo "done: $(sort "$CULE_RUN/done" | paste -sd " ")"
 echo "attempts that failed: $(grep -c 'exit status 1' "$CULE_RUN/log")"
-cule-ipc explain jobs | sed -n 's/.*gave up/gave up/; s/of client [0-9]*/of a worker/p' | tail -n 1
+cule-ipc explain jobs | sed -n '/gave up/{s/.*gave up/gave up/; s/of client [0-9]*/of a worker/p}'
 
 # Prints:
 # given up: broken

@@ -5,6 +5,7 @@ set -eu
 PATH=$PATH:$(cd "$(dirname "$0")" && pwd)/../build/bin
 CULE_RUN=$(mktemp -d)
 export CULE_RUN
+unset CULE_BUS
 trap 'kill $(jobs -p | tac) 2>/dev/null || true; wait; rm -rf "$CULE_RUN"' EXIT
 ready() { # starts a program and waits until it says that it is
     mkfifo "$CULE_RUN/ready"

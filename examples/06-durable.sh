@@ -5,6 +5,7 @@ set -eu
 PATH=$PATH:$(cd "$(dirname "$0")" && pwd)/../build/bin
 CULE_RUN=$(mktemp -d)
 export CULE_RUN
+unset CULE_BUS
 trap 'kill $(jobs -p | tac) 2>/dev/null || true; wait; rm -rf "$CULE_RUN"' EXIT
 ready() { # starts a program and waits until it says that it is
     mkfifo "$CULE_RUN/ready"
@@ -29,7 +30,7 @@ bus
 echo 'another one has its store'
 cule-ipc pub orders 'order 6'
 ready cule-ipc work orders --group shop --durable shop -- xargs echo did >>"$CULE_RUN/did"
-until grep -q 'order 6' "$CULE_RUN/did"; do sleep 0.05; done
+timeout 20 sh -c 'until grep -q "order 6" "$CULE_RUN/did"; do sleep 0.05; done'
 sort -u "$CULE_RUN/did"
 
 # Prints:

@@ -4,6 +4,7 @@ set -eu
 PATH=$PATH:$(cd "$(dirname "$0")" && pwd)/../build/bin
 CULE_RUN=$(mktemp -d)
 export CULE_RUN
+unset CULE_BUS
 trap 'kill $(jobs -p | tac) 2>/dev/null || true; wait; rm -rf "$CULE_RUN"' EXIT
 ready() { # starts a program and waits until it says that it is
     mkfifo "$CULE_RUN/ready"
@@ -13,9 +14,10 @@ ready() { # starts a program and waits until it says that it is
 
 ready cule-ipc bus
 mkfifo "$CULE_RUN/begun" "$CULE_RUN/go"
-ready cule-ipc work jobs -- sh -c 'read -r job
+ready cule-ipc work jobs --count 6 -- sh -c 'read -r job
     if [ "$job" = first ]; then echo >"$CULE_RUN/begun"; read -r _ <"$CULE_RUN/go"; fi
     echo "$job" >>"$CULE_RUN/order"'
+worker=$!
 
 cule-ipc pub jobs first
 read -r <"$CULE_RUN/begun" # it is at work, and whatever comes now has to wait
@@ -24,7 +26,7 @@ cule-ipc pub jobs invoice
 cule-ipc pub jobs 'fire!' --priority critical
 echo >"$CULE_RUN/go"
 
-until [ "$(wc -l <"$CULE_RUN/order")" = 6 ]; do sleep 0.05; done
+wait "$worker"
 cat "$CULE_RUN/order"
 
 # Prints:

@@ -115,7 +115,7 @@ mkdir "$tree"
     git ls-files 2>/dev/null | grep . || find . -name .git -prune -o -path ./build -prune -o -type f -print | sed 's|^\./||' | sort
 } | grep -v '["\\[:cntrl:]]' | while IFS= read -r f; do
     if [ -f "$f" ] && [ ! -L "$f" ]; then echo "$f"; fi
-done | head -n 600 | tr '\n' '\0' | xargs -0 -r cp --parents -t "$tree" --
+done | sed -n 1,600p | tr '\n' '\0' | xargs -0 -r cp --parents -t "$tree" --
 git log -n 100 --format='commit %H' >"$run/commits" 2>/dev/null && GIT_DIR=$(git rev-parse --absolute-git-dir) && export GIT_DIR
 cd "$tree" || exit 1
 find . -type f | sed 's|^\./|file |' | sort >"$run/jobs"

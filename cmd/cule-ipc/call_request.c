@@ -16,9 +16,12 @@ static int set_trace(struct call_request *q, const struct cule_cli *cli, const s
         cule_trace_root(&t, random);
         cule_cli_note(cli, 0, "trace %s", cule_traceparent_format(&t, text));
     } else if (from && *from) {
-        int rc = cule_traceparent_parse(&t, from, err);
-        if (rc) {
-            return o->traceparent ? cule_err_set(err, CULE_EUSAGE, "%s", err->text) : 0; /* not ours to complain of */
+        if (cule_traceparent_parse(&t, from, err)) {
+            if (!o->traceparent) {
+                return 0; /* not ours to complain of */
+            }
+            err->code = CULE_EUSAGE; /* its text stays */
+            return CULE_EUSAGE;
         }
     } else {
         return 0;

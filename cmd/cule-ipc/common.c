@@ -66,7 +66,7 @@ int ipc_endpoint(const char *given, char out[CULE_ENDPOINT_MAX], struct cule_err
 int ipc_op(const char *service, const char *op, uint32_t *s, uint32_t *o, struct cule_err *err)
 {
     char name[CULE_SERVICE_TEXT];
-    if (cule_service_parse(service, s)) {
+    if (!*service || cule_service_parse(service, s)) {
         return cule_err_set(err, CULE_EUSAGE, "'%s' is no service: a name like stor, or one to four characters",
                             service);
     }

@@ -203,7 +203,7 @@ static void take_lines(struct lines_speech *x)
         lines_answer(x, p, n);
         cule_buf_take(&x->from, n + 1);
     }
-    if (x->w && cule_buf_len(&x->from) > LINES_LINE_MAX) {
+    if (x->w && x->w->up && cule_buf_len(&x->from) > LINES_LINE_MAX) {
         serve_say(x->w->s, 1, "worker %s[%d] wrote a line longer than %d bytes", x->w->s->name, (int)x->w->log.pid,
                   LINES_LINE_MAX);
         pool_lost(x->w, "the worker wrote a line that is too long");

@@ -153,7 +153,14 @@ static void stream(struct lines_task *t, const struct answer *a)
     const uint8_t *p = cule_buf_len(&a->body) ? cule_buf_data(&a->body) : NULL;
     size_t n = cule_buf_len(&a->body);
     t->answered = !a->more;
-    if (cule_buf_len(&t->waits) == 0 && serve_stream(q, a->arg0, a->arg1, p, n, !a->more) == 0) {
+    /* More than the asker's credit is never taken whole, and credit comes only for what it was sent. */
+    while (n > CULE_PAYLOAD_MAX && cule_buf_len(&t->waits) == 0 &&
+           serve_stream(q, a->arg0, a->arg1, p, CULE_PAYLOAD_MAX, false) == 0) {
+        p += CULE_PAYLOAD_MAX;
+        n -= CULE_PAYLOAD_MAX;
+    }
+    if (n <= CULE_PAYLOAD_MAX && cule_buf_len(&t->waits) == 0 &&
+        serve_stream(q, a->arg0, a->arg1, p, n, !a->more) == 0) {
         if (t->answered) {
             lines_done(t, 0);
         }

@@ -147,7 +147,7 @@ static void on_timer(void *ctx)
     struct cule_link *l = ctx;
     l->timer_ns = 0;
     l->in_callback = true;
-    cule_link_tick(l);
+    cule_link_tick(l, cule_now_ns());
     l->in_callback = false;
     cule_loop_defer(l->loop, &l->defer);
 }
@@ -187,9 +187,8 @@ static void look_for_life(struct cule_link *l, uint64_t now)
     }
 }
 
-void cule_link_tick(struct cule_link *l)
+void cule_link_tick(struct cule_link *l, uint64_t now)
 {
-    uint64_t now = cule_now_ns();
     if (l->state == LINK_DEAD) {
         return;
     }

@@ -147,19 +147,28 @@ static int do_call(struct cule_link *l, struct cule_msg *m, void *arg)
     return cule_session_call(&l->s, m, c->timeout_ms, c->fn, c->arg, c->id);
 }
 
-int cule_link_call(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, cule_answer_fn *fn, void *arg,
-                   uint64_t *id)
+int cule_link_call_now(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, cule_answer_fn *fn, void *arg,
+                       uint64_t *id)
 {
     uint64_t own;
     struct call c = {timeout_ms, fn, arg, id ? id : &own};
-    if (timeout_ms) {
-        l->s.now_ns = cule_now_ns(); /* the deadline counts from now, not from the turn's start */
+    if (m->nfds == 0) {
+        return over(l) ? CULE_ECLOSED : cule_session_call(&l->s, m, timeout_ms, fn, arg, c.id);
     }
     int rc = with_fds(l, m, do_call, &c);
     if (!rc) {
         m->h.id = *c.id;
     }
     return rc;
+}
+
+int cule_link_call(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, cule_answer_fn *fn, void *arg,
+                   uint64_t *id)
+{
+    if (timeout_ms) {
+        l->s.now_ns = cule_now_ns(); /* the deadline counts from now, not from the turn's start */
+    }
+    return cule_link_call_now(l, m, timeout_ms, fn, arg, id);
 }
 
 int cule_link_cancel(struct cule_link *l, uint64_t id)
@@ -341,7 +350,7 @@ uint64_t cule_link_peer_message_max(const struct cule_link *l)
 
 bool cule_link_is_ready(const struct cule_link *l)
 {
-    return l->state == LINK_OPEN && (l->s.hello_in || !l->s.cfg.hello_first);
+    return l->state == LINK_OPEN && ((l->s.hello_in && !l->s.ready_due) || !l->s.cfg.hello_first);
 }
 
 pid_t cule_link_exec_pid(const struct cule_link *l)

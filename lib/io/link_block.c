@@ -19,10 +19,14 @@ static int left_ms(uint64_t deadline_ns, uint64_t now_ns)
     return ms > 0x7fffffff ? 0x7fffffff : (int)ms;
 }
 
-static uint64_t deadline_of(uint64_t timeout_ms)
+/* Reads the clock where anything depends on it. From then on pump keeps s.now_ns fresh. */
+static uint64_t deadline_of(struct cule_link *l, uint64_t timeout_ms)
 {
-    uint64_t now = cule_now_ns();
-    return timeout_ms && timeout_ms < (UINT64_MAX - now) / NS_PER_MS ? now + timeout_ms * NS_PER_MS : UINT64_MAX;
+    if (timeout_ms || cule_link_due(l) != UINT64_MAX) {
+        l->s.now_ns = cule_now_ns();
+    }
+    return timeout_ms && timeout_ms < (UINT64_MAX - l->s.now_ns) / NS_PER_MS ? l->s.now_ns + timeout_ms * NS_PER_MS
+                                                                             : UINT64_MAX;
 }
 
 static int why(const struct cule_link *l, struct cule_err *err)
@@ -78,10 +82,10 @@ static bool can_read(const struct cule_link *l)
     return l->ring || (l->carrier->rfd >= 0 && !l->eof && l->state < LINK_CLOSING);
 }
 
-/* Waits to `until` and reads. Without a queue a socket's read waits by itself. */
-static void wait_and_read(struct cule_link *l, uint64_t until, uint64_t now)
+/* Waits to the deadline and reads. Without a queue a socket's read waits by itself. */
+static void wait_and_read(struct cule_link *l, uint64_t deadline)
 {
-    int ms = left_ms(until, now);
+    int ms = left_ms(CULE_MIN(deadline, cule_link_due(l)), l->s.now_ns);
     bool read = can_read(l);
     bool in = true;
     if (!l->ring && !l->rbuf) {
@@ -93,12 +97,15 @@ static void wait_and_read(struct cule_link *l, uint64_t until, uint64_t now)
         return;
     }
     if (l->ring) {
-        if (wait_ring(l, read, ms) == 0) {
+        int woken = wait_ring(l, read, ms);
+        l->s.now_ns = cule_now_ns();
+        if (!woken) {
             return;
         }
-        l->s.now_ns = cule_now_ns();
     } else if (l->s.queued || !l->carrier->ops->read_wait || !read) {
-        if (wait_carrier(l, read, ms, &in) <= 0 || !read || !in) {
+        int ready = wait_carrier(l, read, ms, &in);
+        l->s.now_ns = cule_now_ns();
+        if (ready <= 0 || !read || !in) {
             return;
         }
     } else {
@@ -123,25 +130,24 @@ static int pump(struct cule_link *l, uint64_t deadline_ns)
         }
         return l->state == LINK_DEAD ? ended(l) : 0;
     }
-    uint64_t now = cule_now_ns();
-    uint64_t until = CULE_MIN(deadline_ns, cule_link_due(l));
     if (l->state == LINK_CONNECTING) {
         bool in;
         if (cule_link_handshake(l) == 0) {
-            wait_carrier(l, true, left_ms(until, now), &in);
+            wait_carrier(l, true, left_ms(CULE_MIN(deadline_ns, cule_link_due(l)), l->s.now_ns), &in);
         }
+        l->s.now_ns = cule_now_ns();
     } else {
         if (l->s.queued) {
             cule_link_write_some(l);
         }
         if (l->state != LINK_DEAD) {
-            wait_and_read(l, until, now);
+            wait_and_read(l, deadline_ns);
         }
     }
     if (l->s.hello_in && l->state == LINK_OPEN) {
         l->limit_ns = 0;
     }
-    cule_link_tick(l);
+    cule_link_tick(l, l->s.now_ns);
     if (l->state != LINK_DEAD && l->s.bye_in && !l->fed) {
         cule_link_die(l, 0, NULL);
     }
@@ -284,7 +290,7 @@ static bool take_kept(struct cule_link *l, struct cule_msg *m)
 
 int cule_link_next(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, struct cule_err *err)
 {
-    uint64_t deadline = deadline_of(timeout_ms);
+    uint64_t deadline = deadline_of(l, timeout_ms);
     begin_call(l);
     if (take_kept(l, m)) {
         return 1;
@@ -297,7 +303,7 @@ int cule_link_next(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms,
         if (pump(l, deadline) < 0 || l->stop) {
             break;
         }
-        if (deadline != UINT64_MAX && cule_now_ns() >= deadline) {
+        if (l->s.now_ns >= deadline) {
             l->next_into = NULL;
             return cule_err_set(err, CULE_ETIMEOUT, "no message in time");
         }
@@ -335,15 +341,15 @@ int cule_link_ask(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, 
                   struct cule_err *err)
 {
     struct ask a = {.into = answer};
-    uint64_t deadline = deadline_of(timeout_ms);
+    uint64_t deadline = deadline_of(l, timeout_ms);
     uint64_t id;
     int rc;
     begin_call(l);
-    while ((rc = cule_link_call(l, m, timeout_ms, on_answer, &a, &id)) == CULE_EAGAIN) {
+    while ((rc = cule_link_call_now(l, m, timeout_ms, on_answer, &a, &id)) == CULE_EAGAIN) {
         if (pump(l, deadline) < 0) {
             return why(l, err);
         }
-        if (deadline != UINT64_MAX && cule_now_ns() >= deadline) {
+        if (l->s.now_ns >= deadline) {
             return cule_err_set(err, CULE_ETIMEOUT, "the peer gave no credit in time");
         }
     }
@@ -367,25 +373,25 @@ int cule_link_ask(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, 
 
 /* Reads what comes while the queue is being written, or two that send to each other would wait for ever. Where too much
  * has been put aside already the peer has to wait. */
-static void wait_in_drain(struct cule_link *l, uint64_t deadline, uint64_t now)
+static void wait_in_drain(struct cule_link *l, uint64_t deadline)
 {
     bool in;
     bool room = l->nkept < LINK_KEPT_MAX / 2 && l->s.cfg.duplex;
     if (l->state == LINK_CONNECTING || (l->fed && room)) {
         pump(l, deadline);
     } else if (room && !l->fed) {
-        wait_and_read(l, CULE_MIN(deadline, cule_link_due(l)), now);
-        cule_link_tick(l);
+        wait_and_read(l, deadline);
+        cule_link_tick(l, l->s.now_ns);
     } else if (l->ring) {
-        wait_ring(l, false, left_ms(deadline, now));
+        wait_ring(l, false, left_ms(deadline, l->s.now_ns));
     } else {
-        wait_carrier(l, false, left_ms(deadline, now), &in);
+        wait_carrier(l, false, left_ms(deadline, l->s.now_ns), &in);
     }
 }
 
 int cule_link_drain(struct cule_link *l, uint64_t timeout_ms, struct cule_err *err)
 {
-    uint64_t deadline = deadline_of(timeout_ms);
+    uint64_t deadline = deadline_of(l, timeout_ms);
     begin_call(l);
     l->draining = true;
     int rc = 0;
@@ -394,12 +400,12 @@ int cule_link_drain(struct cule_link *l, uint64_t timeout_ms, struct cule_err *e
         if (l->state == LINK_DEAD || (l->s.queued == 0 && l->state != LINK_CONNECTING)) {
             break;
         }
-        uint64_t now = cule_now_ns();
-        if (now >= deadline) {
+        l->s.now_ns = cule_now_ns();
+        if (l->s.now_ns >= deadline) {
             rc = cule_err_set(err, CULE_ETIMEOUT, "the peer does not take what is sent");
         } else {
             l->stop = false;
-            wait_in_drain(l, deadline, now);
+            wait_in_drain(l, deadline);
         }
     }
     l->draining = l->stop = false;

@@ -34,7 +34,7 @@ struct cule_link {
     struct cule_defer defer;   /* flush, or the end */
     struct cule_timer *timer;  /* deadlines, connect timeout, linger, ping; made on first need */
     struct cule_fdq fds;
-    struct cule_proc *proc; /* exec: */
+    struct cule_proc *proc;      /* exec: */
     struct cule_peer *ring_peer; /* a carrier knows its own */
     struct cule_err why;
     enum link_state state;
@@ -70,7 +70,7 @@ struct cule_link {
     struct cule_msg *next_into; /* cule_link_next: where the next message goes */
 };
 
-enum { LINK_KEPT_MAX = 1024, LINK_READ_BYTES = 256 * 1024, LINK_READ_ROUNDS = 8, LINK_FLUSH_BYTES = 256 * 1024 };
+enum { LINK_KEPT_MAX = 1024, LINK_READ_BYTES = 64 * 1024, LINK_READ_ROUNDS = 1, LINK_FLUSH_BYTES = 256 * 1024 };
 enum { LINK_KILL_MS = 1000 }; /* what a command started for exec: has to end by itself */
 
 extern const struct cule_session_ops cule_link_session_ops;
@@ -92,7 +92,7 @@ int cule_link_read_some(struct cule_link *l);
 int cule_link_step_all(struct cule_link *l);
 void cule_link_write_some(struct cule_link *l);
 void cule_link_update(struct cule_link *l); /* watches and timer to what is wanted now */
-void cule_link_tick(struct cule_link *l);
+void cule_link_tick(struct cule_link *l, uint64_t now);
 int cule_link_handshake(struct cule_link *l);
 /* When the link must next be looked at though nothing comes: UINT64_MAX never. */
 uint64_t cule_link_due(const struct cule_link *l);
@@ -105,6 +105,9 @@ void cule_link_release(struct cule_link *l);
 /* Without a loop: a message for cule_link_next, now or later. */
 void cule_link_keep(struct cule_link *l, struct cule_msg *m);
 void cule_link_drop_kept(struct cule_link *l);
+/* cule_link_call with the clock read already. */
+int cule_link_call_now(struct cule_link *l, struct cule_msg *m, uint64_t timeout_ms, cule_answer_fn *fn, void *arg,
+                       uint64_t *id);
 /* What cule_link_close is without a loop. */
 void cule_link_close_wait(struct cule_link *l);
 int cule_link_wait_ready(struct cule_link *l, struct cule_err *err);

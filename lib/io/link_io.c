@@ -204,6 +204,9 @@ static int read_ring(struct cule_link *l)
 /* Deals with n bytes that were read, or n <= 0 for why there are none. */
 static int take_in(struct cule_link *l, uint8_t *buf, ssize_t n, struct cule_err *err)
 {
+    if (!l->loop) {
+        l->s.now_ns = cule_now_ns(); /* the read may have waited */
+    }
     if (n == CULE_EAGAIN) {
         return 0;
     }
@@ -216,9 +219,6 @@ static int take_in(struct cule_link *l, uint8_t *buf, ssize_t n, struct cule_err
         bool over = n == CULE_ECLOSED && (l->finished || l->s.bye_in);
         cule_link_die(l, over ? 0 : (int)n, err->text);
         return (int)n;
-    }
-    if (!l->loop) {
-        l->s.now_ns = cule_now_ns(); /* the read may have waited */
     }
     l->ping_out = false;
     l->last_in_ns = l->s.now_ns;

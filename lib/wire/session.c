@@ -77,7 +77,8 @@ int cule_session_greet(struct cule_session *s, bool again)
     struct cule_frame f;
     cule_frame_init(&f, CULE_HELLO);
     f.priority = CULE_CRITICAL;
-    f.arg0 = CULE_FEATURE_TRACE | (s->cfg.can_pass_fds ? CULE_FEATURE_FDS : 0) | (again ? CULE_FEATURE_AGAIN : 0);
+    f.arg0 = CULE_FEATURE_TRACE | (s->cfg.can_pass_fds ? CULE_FEATURE_FDS : 0) | (again ? CULE_FEATURE_AGAIN : 0) |
+             (s->cfg.window_frames != UINT32_MAX ? CULE_FEATURE_CREDIT : 0);
     f.arg1 = s->cfg.message_max;
     const char *name = s->cfg.name ? s->cfg.name : "";
     f.length = (uint32_t)strnlen(name, NAME_LEN_MAX);
@@ -118,6 +119,21 @@ static char *printable_name(const uint8_t *p, size_t n)
     return out;
 }
 
+void cule_session_maybe_ready(struct cule_session *s)
+{
+    for (unsigned p = 0; p < CULE_PRIORITIES; p++) {
+        if (s->send[p].limited && s->send[p].granted_frames == 0) {
+            return; /* that grant is still to come */
+        }
+    }
+    if (s->ready_due && s->hello_in && !s->dead) {
+        s->ready_due = false;
+        if (s->ops->ready) {
+            s->ops->ready(s->link);
+        }
+    }
+}
+
 static int on_hello(struct cule_session *s, const struct cule_frame *f, const uint8_t *payload, struct cule_err *err)
 {
     bool later = s->hello_in;
@@ -135,13 +151,15 @@ static int on_hello(struct cule_session *s, const struct cule_frame *f, const ui
             return cule_err_set(err, rc, "no memory to greet a new peer");
         }
     }
+    for (unsigned p = 0; p < CULE_PRIORITIES && (f->arg0 & CULE_FEATURE_CREDIT); p++) {
+        s->send[p].limited = true;
+    }
     if (((later && !again) || s->cfg.hello_to_message) && !s->dead) {
         struct cule_msg m = {.h = *f, .body = payload, .len = f->length};
         s->ops->message(s->link, &m);
     }
-    if (!later && !s->dead && s->ops->ready) {
-        s->ops->ready(s->link);
-    }
+    s->ready_due = s->ready_due || !later;
+    cule_session_maybe_ready(s);
     return 1;
 }
 

@@ -54,6 +54,8 @@ enum {
     CULE_FEATURE_FDS = 1 << 0,   /* HELLO arg0: descriptors can travel */
     CULE_FEATURE_TRACE = 1 << 1, /* TRACE prefixes are understood */
     CULE_FEATURE_AGAIN = 1 << 2, /* an answer to a later HELLO: this side was not replaced */
+    /* This side grants credit, for each class directly behind its HELLO: until then nothing charged is sent to it. */
+    CULE_FEATURE_CREDIT = 1 << 3,
 };
 
 struct cule_session_config {
@@ -117,7 +119,7 @@ struct cule_session {
     uint64_t peer_message_max;
     uint64_t peer_features;
     unsigned calls, requests; /* open exchanges: ours, the peer's */
-    bool hello_in, bye_in, bye_out, dead;
+    bool hello_in, ready_due, bye_in, bye_out, dead;
     bool want_room;      /* a send found the queue full */
     uint8_t want_credit; /* bit per priority: a send found none */
     bool half;           /* the peer sends no more */
@@ -219,6 +221,8 @@ void cule_session_send_cancel(struct cule_session *s, const struct cule_exchange
 void cule_session_bad_message(struct cule_session *s, const struct cule_frame *h, int code, const char *text);
 void cule_session_on_credit(struct cule_session *s, const struct cule_frame *f);
 void cule_session_on_pong(struct cule_session *s, const struct cule_frame *f);
+/* Tells `ready` once the peer has greeted us and has granted what it said it would. */
+void cule_session_maybe_ready(struct cule_session *s);
 int cule_session_greet(struct cule_session *s, bool again);
 int cule_session_restarted(struct cule_session *s, bool again);
 void cule_session_drop_assemblies(struct cule_session *s);

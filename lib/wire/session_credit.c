@@ -56,6 +56,9 @@ void cule_session_on_credit(struct cule_session *s, const struct cule_frame *f)
     c->limited = true;
     c->granted_frames = x ? UINT64_MAX : add_capped(c->granted_frames, f->arg0);
     c->granted_bytes = add_capped(c->granted_bytes, f->arg1);
+    if (s->ready_due) {
+        cule_session_maybe_ready(s);
+    }
     if (!cule_session_has_credit(c)) {
         return;
     }

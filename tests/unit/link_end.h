@@ -25,7 +25,7 @@
 /* Not every file of tests uses all of it. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 
-enum { NOTES_MAX = 4096, PATIENCE_MS = 20000, MS = 1000000, BIG = 16 * 1024 * 1024, ENDS = 64 };
+enum { NOTES_MAX = 4096, MS = 1000000, BIG = 16 * 1024 * 1024, ENDS = 64 };
 
 struct end {
     struct cule_link *l;
@@ -43,6 +43,7 @@ struct end {
 };
 
 static struct cule_loop *loop;
+static uint64_t patience_ms = 20000; /* PATIENCE_MS in the environment: for runs in which things are made to fail */
 static char dir[] = "/tmp/cule-link.XXXXXX";
 static uint8_t *big;
 
@@ -192,7 +193,7 @@ static struct cule_link_opts opts_of(struct end *e)
 /* Turns the loop until cond holds. */
 #define UNTIL(cond)                                                                                                    \
     do {                                                                                                               \
-        uint64_t until_ns = cule_now_ns() + (uint64_t)PATIENCE_MS * MS;                                                \
+        uint64_t until_ns = cule_now_ns() + patience_ms * MS;                                                          \
         while (!(cond)) {                                                                                              \
             if (cule_now_ns() > until_ns) {                                                                            \
                 fail_msg("this did not come about: %s", #cond);                                                        \
@@ -355,7 +356,7 @@ static int hear_error(int fd, unsigned *frames)
     const uint8_t *payload;
     int code = 0;
     unsigned count = 0;
-    uint64_t until_ns = cule_now_ns() + (uint64_t)PATIENCE_MS * MS;
+    uint64_t until_ns = cule_now_ns() + patience_ms * MS;
     cule_decoder_init(&d, CULE_DECODE_STRICT);
     for (;;) {
         ssize_t n = recv(fd, buf, sizeof buf, MSG_DONTWAIT);
@@ -398,6 +399,9 @@ static int begin_group(void **state)
 {
     struct cule_err err;
     (void)state;
+    if (getenv("PATIENCE_MS")) {
+        patience_ms = strtoul(getenv("PATIENCE_MS"), NULL, 10);
+    }
     signal(SIGPIPE, SIG_IGN);
     assert_non_null(mkdtemp(dir));
     enough(cule_loop_new(&loop, &err));
