@@ -48,4 +48,4 @@ cule-ipc replay --compare "$CULE_RUN/session.rec" "exec:cule-ipc serve --each '$
 # link 1 request 1 math 0x4000
 #   reply recorded 2 bytes '0\n'
 #              now 5 bytes '0.75\n'
-# cule-ipc: 3 messages sent, 1 answers differ
+# cule-ipc: messages sent: 3, answers that differ: 1

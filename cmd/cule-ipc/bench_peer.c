@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 struct peer {
@@ -261,7 +262,7 @@ static int nats_server(pid_t *server, char *at, size_t n, struct cule_err *err)
             *server = 0;
             break;
         }
-        usleep(5000);
+        nanosleep(&(const struct timespec){.tv_nsec = 5000000}, NULL);
     }
     return cule_err_set(err, CULE_ENOT_FOUND, "nats-server is not installed or does not start");
 }

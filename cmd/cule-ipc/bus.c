@@ -100,10 +100,13 @@ static int load_acl(struct broker *b, struct cule_err *err)
     cule_buf_init(&text, 0);
     snprintf(spec, sizeof spec, "@%s", b->o->acl);
     int rc = ipc_payload(&text, spec, ACL_MAX_BYTES, err);
-    rc = rc ? rc : cule_buf_add(&text, "", 1);
-    rc = rc ? rc : cule_bus_set_acl(b->bus, (const char *)cule_buf_data(&text), err);
+    if (!rc) {
+        rc = cule_buf_add(&text, "", 1);
+        rc = rc ? rc : cule_bus_set_acl(b->bus, (const char *)cule_buf_data(&text), err);
+        rc = rc ? cule_err_context(err, rc, "'%s'", b->o->acl) : 0;
+    }
     cule_buf_release(&text);
-    return rc ? cule_err_context(err, rc, "'%s'", b->o->acl) : 0;
+    return rc;
 }
 
 static void drained(void *ctx)
@@ -239,6 +242,7 @@ static int make_bus(struct broker *b, struct cule_err *err)
     cule_bus_set_wall(b->bus, cule_wall_ns() - cule_now_ns());
     for (size_t i = 0; i < o->topics.n && !rc; i++) {
         rc = cule_bus_set_topic(b->bus, o->topics.v[i], err);
+        rc = rc == CULE_EMALFORMED ? cule_err_context(err, CULE_EUSAGE, "--topic '%s'", o->topics.v[i]) : rc;
     }
     rc = rc ? rc : o->acl ? load_acl(b, err) : 0;
     return rc ? rc : o->store ? bus_store_start(b, err) : 0;

@@ -27,6 +27,10 @@ static int list_run(struct cule_cli *cli)
     if (o->pattern && busclient_check_pattern(o->pattern, &err)) {
         return cule_cli_fail(cli, &err);
     }
+    if (o->pattern && strcmp(what, "clients") == 0) {
+        return cule_cli_failf(cli, CULE_EUSAGE, "clients have no topic that '%s' could match: leave it out",
+                              o->pattern);
+    }
     cule_buf_init(&json, 0);
     cule_json_begin(&w, &json);
     cule_json_open(&w, '{');

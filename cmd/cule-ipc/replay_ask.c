@@ -447,7 +447,7 @@ static int result(struct replay *r)
     if (rc && !r->status) {
         r->status = cule_cli_fail(r->cli, &err);
     }
-    cule_cli_note(r->cli, r->differences ? 0 : 1, "%" PRIu64 " messages sent, %" PRIu64 " answers differ", r->sent,
+    cule_cli_note(r->cli, r->differences ? 0 : 1, "messages sent: %" PRIu64 ", answers that differ: %" PRIu64, r->sent,
                   r->differences);
     return r->status ? r->status : r->differences ? 1 : 0;
 }

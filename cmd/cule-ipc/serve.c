@@ -216,6 +216,9 @@ static void name_handler(struct serve *s)
         return;
     }
     const char *p = s->command + strspn(s->command, " ");
+    if (strncmp(p, "exec ", 5) == 0) {
+        p += 5 + strspn(p + 5, " ");
+    }
     size_t n = strcspn(p, " \t;|&<>()");
     for (size_t i = 0; i < n; i++) {
         if (p[i] == '/') {

@@ -1,6 +1,7 @@
 /*
  * A hash map from 64-bit keys to pointers: open addressing, linear probing, deletion by shifting back. Holds no
- * memory before its first use and at most 256 bytes while empty. Key 0 is as good as any. Not thread-safe. NULL is no value.
+ * memory before its first use and at most 256 bytes while empty. Key 0 is as good as any. Not thread-safe. NULL is no
+ * value.
  */
 #ifndef CULE_BASE_MAP_H
 #define CULE_BASE_MAP_H

@@ -19,7 +19,7 @@ enum {
 
 struct cule_pool_stats {
     uint64_t held_bytes;       /* handed out now, all threads */
-    uint64_t high_water_bytes; /* the most that were ever handed out at once */
+    uint64_t high_water_bytes; /* the most that were ever handed out at once, to 64 KiB for each thread */
     uint64_t gets;
     uint64_t misses; /* gets that went to malloc */
 };

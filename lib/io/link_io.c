@@ -7,6 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Clearing all of its text would cost more than some frames do. */
+static void no_error(struct cule_err *err)
+{
+    err->code = err->sys = 0;
+    err->text[0] = 0;
+}
+
 /* --- what the session asks of us --- */
 
 static void on_message(struct cule_link *l, struct cule_msg *m)
@@ -89,7 +96,8 @@ const struct cule_session_ops cule_link_session_ops = {
 
 int cule_link_step_all(struct cule_link *l)
 {
-    struct cule_err err = {0};
+    struct cule_err err;
+    no_error(&err);
     int rc = 0;
     bool outer = l->in_callback;
     l->in_callback = true;
@@ -122,7 +130,8 @@ static bool peer_gone(const struct cule_link *l)
 /* The stream has ended and everything in it has been dealt with. */
 static void after_eof(struct cule_link *l)
 {
-    struct cule_err err = {0};
+    struct cule_err err;
+    no_error(&err);
     if (l->fds.count) {
         cule_link_die(l, CULE_EMALFORMED, "descriptors came that no frame claimed");
     } else if (l->state == LINK_CLOSING) {
@@ -144,7 +153,8 @@ static void after_eof(struct cule_link *l)
 
 static int on_eof(struct cule_link *l)
 {
-    struct cule_err err = {0};
+    struct cule_err err;
+    no_error(&err);
     int rc = 0;
     if (!l->eof && !l->finished) {
         l->eof = true;
@@ -169,7 +179,8 @@ static int read_ring(struct cule_link *l)
 {
     struct cule_frame f;
     const void *payload = NULL;
-    struct cule_err err = {0};
+    struct cule_err err;
+    no_error(&err);
     int done = 0;
     int rc = 0;
     bool outer = l->in_callback;
@@ -234,7 +245,8 @@ static int take_in(struct cule_link *l, uint8_t *buf, ssize_t n, struct cule_err
 /* On a loop, links read in turn into one pooled block; what a cut frame leaves behind the decoder keeps. */
 static int read_on_loop(struct cule_link *l)
 {
-    struct cule_err err = {0};
+    struct cule_err err;
+    no_error(&err);
     size_t cap;
     uint8_t *buf = cule_pool_get(LINK_READ_BYTES, &cap);
     if (!buf) {
@@ -248,7 +260,8 @@ static int read_on_loop(struct cule_link *l)
 
 int cule_link_read_some(struct cule_link *l)
 {
-    struct cule_err err = {0};
+    struct cule_err err;
+    no_error(&err);
     if (l->ring) {
         return read_ring(l);
     }
@@ -300,7 +313,8 @@ static void write_carrier(struct cule_link *l)
         struct iovec iov[CULE_SESSION_IOV_MAX];
         const int *fds;
         unsigned nfds;
-        struct cule_err err = {0};
+        struct cule_err err;
+        no_error(&err);
         int n = cule_session_output(&l->s, iov, &fds, &nfds);
         if (n == 0) {
             return;

@@ -116,7 +116,7 @@ static void take_stdio(void *ctx)
  * done anything. */
 static int listen_stdio(struct cule_listener *s, struct cule_err *err)
 {
-    strcpy(s->bound, "-");
+    s->bound[0] = '-'; /* the rest is zeros */
     cule_loop_defer(s->loop, &s->stdio);
     return cule_link_open_fd(s->loop, 0, 1, &s->opts, &s->first, err);
 }

@@ -14,6 +14,7 @@ start_ready busb cule-ipc bus --listen "$B" --topic '#:overflow=block,history=10
 # On a port that the kernel says is free; nats-server writes it down.
 nats_start() {
     start nats nats-server -a 127.0.0.1 -p "${1:--1}" --ports_file_dir "$TAP_DIR" ${2:+-js -sd "$2"}
+    # shellcheck disable=SC2154
     wait_for "[ -s $TAP_DIR/nats-server_$nats_pid.ports ]"
     url=$(jq -r '.nats[0]' "$TAP_DIR/nats-server_$nats_pid.ports")
     port=${url##*:}

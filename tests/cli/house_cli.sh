@@ -25,6 +25,7 @@ version() {
 help_of_subcommands() {
     for p in $PROGRAMS; do
         "$p" --dump-options >table
+        # shellcheck disable=SC2013
         for c in $(awk -F '\t' '$1 == "command" { print $2 }' table); do
             "$p" "$c" --help >out
             contains out "^usage: ${p##*/} $c "

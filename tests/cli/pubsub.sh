@@ -221,7 +221,9 @@ EOF
 cuttable() {
     need python3
     mkfifo cut
+    # shellcheck disable=SC2238
     python3 "$TAP_DIR/forward.py" "$PWD/front" "$CULE_RUN/bus" <cut &
+    # shellcheck disable=SC2238
     exec 5>cut
     wait_for "[ -S front ]"
 }
@@ -234,6 +236,7 @@ resumes() {
         seq $((c * 2000 + 1)) $((c * 2000 + 2000)) | cule-ipc pub "$2" --format lines
         echo >&5
     done
+    # shellcheck disable=SC2154
     wait_for gone "$s_pid"
     seq 10000 | same - "$TAP_DIR/s.out"
     contains "$TAP_DIR/s.err" "trying again"

@@ -61,7 +61,7 @@ story() {
     start_ready other cule-ipc serve --listen "unix:$PWD/other" --each 'case $CULE_OP in
         16384) cat ;; 16385) echo "yes, $CULE_ARG0" >&2; exit 4 ;; 16386) head -c 300000 /dev/zero; cat; echo ;; esac'
     status 1 cule-ipc replay seen.rec "unix:$PWD/other" --compare --as-fast-as-possible >told 2>err
-    contains err '4 messages sent, 4 answers differ'
+    contains err 'messages sent: 4, answers that differ: 4'
     contains told 'request 1 my 0x4000'
     contains told "reply recorded 5 bytes 'HELLO'"
     contains told "now 5 bytes 'hello'"

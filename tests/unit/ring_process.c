@@ -345,7 +345,8 @@ static void test_kill(void **state)
     }
     print_message("# %d kills, %u seen after more than %d ms, the worst after %.2f ms\n", KILLS, late, SEEN_WITHIN_MS,
                   (double)worst / 1e6);
-    /* On a machine with more to do than cores the scheduler keeps us waiting, too: the figure itself is tests/bench's. */
+    /* On a machine with more to do than cores the scheduler keeps us waiting, too: the figure itself is tests/bench's.
+     */
     assert_true(late <= KILLS / 2);
     assert_int_equal(count_fds(), fds);
     assert_int_equal(count_ring_maps(), 0);

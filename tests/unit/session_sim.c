@@ -343,7 +343,7 @@ static void runs(uint64_t from, int n)
 static int count(void)
 {
     const char *n = getenv("SIM_RUNS");
-    return n ? atoi(n) : 60;
+    return n ? (int)strtol(n, NULL, 10) : 60;
 }
 
 static void plain(void **state)

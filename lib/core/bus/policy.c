@@ -101,7 +101,14 @@ static int set_field(struct cule_bus_rule *r, const char *key, const char *value
             "'%s' is not overflow, durability, history, history-bytes, history-age, max-message or limit", key);
     }
     r->set |= 1u << f;
-    return rc ? cule_err_set(err, CULE_EMALFORMED, "'%s' is no value for %s", value, key) : 0;
+    static const char *const takes[F_COUNT] = {"block, drop-oldest, drop-newest or disconnect",
+                                               "none, memory or disk",
+                                               "a number",
+                                               "a size",
+                                               "a time",
+                                               "a size",
+                                               "a number"};
+    return rc ? cule_err_set(err, CULE_EMALFORMED, "'%s' is no value for %s: it takes %s", value, key, takes[f]) : 0;
 }
 
 static int rule_new(const char *pattern, size_t n, struct cule_bus_rule **out, struct cule_err *err)
