@@ -1,4 +1,4 @@
-# Turns lib/base/err.def into the table of errors in cule-frame(5), in mdoc. `make man-tables` puts it in place.
+# Turns lib/base/err.def into the table of errors in cule-frame(5), in mdoc. man/tables.sh puts it in place.
 /^CULE_ERROR/ {
 	line = $0
 	sub(/^CULE_ERROR\(/, "", line)

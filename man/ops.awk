@@ -1,4 +1,4 @@
-# Turns lib/wire/ops.def into the two tables of cule-frame(5), in mdoc. `make man-tables` puts them in place.
+# Turns lib/wire/ops.def into the two tables of cule-frame(5), in mdoc. man/tables.sh puts them in place.
 function args(line) {
 	sub(/^[A-Z_]+\(/, "", line)
 	sub(/\)$/, "", line)

@@ -227,7 +227,7 @@ static int explain_run(struct cule_cli *cli)
         busrun_run(&e.run);
     }
     if (e.rows == 0 && !e.o->follow && e.run.err.code == 0 && !cli->json) {
-        fputs("cule-ipc: nothing that you may see was dropped, denied or cut\n", stderr);
+        fputs("cule-ipc: nothing was dropped, denied or cut that you may see\n", stderr);
     }
     cule_buf_release(&e.partial);
     return busrun_end(&e.run);
