@@ -136,13 +136,13 @@ test_case 'on a terminal decode shows the view for people' tty_rules
 magic() {
     need file
     lines | cule-ipc encode >frames
-    file -m "$TAP_ROOT/share/cule.magic" frames >out
+    file -m "$TAP_ROOT/lib/wire/cule.magic" frames >out
     contains out 'Cule frames, version 1, first a request'
     cule-ipc tee --mark rec <frames >copy
-    file -m "$TAP_ROOT/share/cule.magic" rec >out
+    file -m "$TAP_ROOT/lib/wire/cule.magic" rec >out
     contains out 'hello'
     head -c 4096 /dev/zero >zeros
-    file -m "$TAP_ROOT/share/cule.magic" zeros >out
+    file -m "$TAP_ROOT/lib/wire/cule.magic" zeros >out
     lacks out Cule
 }
 test_case 'file(1) knows a stream of frames' magic
