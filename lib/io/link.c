@@ -94,6 +94,7 @@ void cule_link_release(struct cule_link *l)
     cule_defer_cancel(&l->defer);
     cule_timer_free(l->timer);
     cule_fdq_release(&l->fds);
+    cule_link_drop_kept(l); /* some lie in the ring, which goes next */
     if (l->carrier) {
         l->carrier->ops->close(l->carrier);
     }
@@ -105,7 +106,6 @@ void cule_link_release(struct cule_link *l)
         cule_tls_hook_get(NULL)->config_free(l->tls_config);
     }
     end_command(l);
-    cule_link_drop_kept(l);
     free(l->ring_peer);
     free(l->rbuf);
     free(l);

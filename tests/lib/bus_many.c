@@ -74,5 +74,9 @@ int main(int argc, char **argv)
         }
     }
     printf("%zu got it\n", n);
+    for (size_t i = 0; i < n; i++) {
+        cule_link_free(l[i]);
+    }
+    free(l);
     return 0;
 }
