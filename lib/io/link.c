@@ -383,6 +383,9 @@ static void on_event(void *ctx, int events)
         return;
     }
     l->in_callback = true;
+    if (events & ~POLLIN) {
+        l->want_write = false;
+    }
     cule_session_tick(&l->s, cule_now_ns());
     if (l->state == LINK_CONNECTING && l->carrier) {
         cule_link_handshake(l);
@@ -415,7 +418,9 @@ static void on_defer(void *ctx)
     if (l->s.hello_in && l->state == LINK_OPEN) {
         l->limit_ns = 0;
     }
-    cule_link_write_some(l);
+    if (!l->want_write || !l->carrier || l->carrier->ops->pending) {
+        cule_link_write_some(l); /* a carrier that took nothing more will tell when it does */
+    }
     if (l->state == LINK_OPEN || l->state == LINK_HALF) {
         if (l->muted && !l->muted_told) {
             l->s.want_room = true; /* so that who waits for room learns of the end by its next send */

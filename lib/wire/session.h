@@ -47,6 +47,9 @@ struct cule_session_ops {
     void (*close_fds)(struct cule_link *l, const int *fds, unsigned n);
     /* Something was queued: arrange for cule_session_output. */
     void (*output)(struct cule_link *l);
+    /* Writes at once what it can: large messages go from where they lie while nothing is queued. The bytes taken, from
+     * 0 on. NULL: everything goes through the queue. */
+    size_t (*write)(struct cule_link *l, const struct iovec *iov, int n);
 };
 
 enum {
@@ -231,6 +234,9 @@ int cule_session_grant(struct cule_session *s, unsigned priority, uint64_t id, u
 void cule_session_regrant(struct cule_session *s);
 bool cule_session_overdrawn(const struct cule_session *s, unsigned priority);
 bool cule_session_has_credit(const struct cule_credit *c);
+/* A message whole frames of which are written at once, and only the rest queued. CULE_EUNSUPPORTED: not this one. */
+int cule_session_direct(struct cule_session *s, const struct cule_msg *m);
+void cule_session_queued(struct cule_session *s, unsigned priority, size_t bytes, unsigned frames);
 int cule_session_queue(struct cule_session *s, const struct cule_frame *f, const void *payload);
 void cule_session_report(struct cule_session *s, uint64_t id, unsigned priority, uint32_t service, int code,
                          const char *text);

@@ -7,7 +7,7 @@
 
 /* --- queues --- */
 
-static void queued(struct cule_session *s, unsigned p, size_t bytes, unsigned frames)
+void cule_session_queued(struct cule_session *s, unsigned p, size_t bytes, unsigned frames)
 {
     if (p == CULE_CRITICAL && s->part_left && s->part_lane != CULE_CRITICAL) {
         s->stats.critical_waits++;
@@ -23,7 +23,7 @@ int cule_session_queue(struct cule_session *s, const struct cule_frame *f, const
     unsigned lane = f->kind == CULE_CREDIT ? CULE_CRITICAL : f->priority;
     int rc = cule_frame_add(&s->lane[lane].bytes, f, false, payload);
     if (!rc) {
-        queued(s, lane, CULE_HEADER_SIZE + cule_frame_tail(f), 1);
+        cule_session_queued(s, lane, CULE_HEADER_SIZE + cule_frame_tail(f), 1);
     }
     return rc;
 }
@@ -225,7 +225,7 @@ static int enqueue_single(struct cule_session *s, const struct cule_msg *m)
     }
     cule_frame_seal(&f, false, at);
     cule_buf_commit(&s->lane[f.priority].bytes, size);
-    queued(s, f.priority, size, 1);
+    cule_session_queued(s, f.priority, size, 1);
     return 0;
 }
 
@@ -235,8 +235,14 @@ static int enqueue(struct cule_session *s, const struct cule_msg *m)
     struct cule_lane *l = &s->lane[m->h.priority];
     size_t bytes = m->len + (m->trace ? CULE_TRACE_SIZE : 0);
     size_t before = cule_buf_len(&l->bytes);
-    if (bytes <= CULE_PAYLOAD_MAX && m->nfds == 0) {
-        return enqueue_single(s, m);
+    if (m->nfds == 0) {
+        int rc = cule_session_direct(s, m);
+        if (rc != CULE_EUNSUPPORTED) {
+            return rc;
+        }
+        if (bytes <= CULE_PAYLOAD_MAX) {
+            return enqueue_single(s, m);
+        }
     }
     if (m->nfds) {
         if (!s->cfg.can_pass_fds || m->nfds > CULE_FDS_MAX) {
@@ -256,7 +262,7 @@ static int enqueue(struct cule_session *s, const struct cule_msg *m)
         }
         return rc;
     }
-    queued(s, m->h.priority, cule_buf_len(&l->bytes) - before, frames_of(bytes));
+    cule_session_queued(s, m->h.priority, cule_buf_len(&l->bytes) - before, frames_of(bytes));
     return 0;
 }
 
@@ -330,6 +336,6 @@ int cule_session_send_raw(struct cule_session *s, unsigned priority, const void 
             c->used_frames++;
         }
     }
-    queued(s, priority, n, frames);
+    cule_session_queued(s, priority, n, frames);
     return 0;
 }

@@ -25,6 +25,7 @@ path_without() {
     IFS=: read -ra dirs <<<"$PATH"
     for d in "${dirs[@]}"; do
         for f in "$d"/*; do
+            [ -e "$f" ] || continue
             name=${f##*/}
             [[ " $* " = *" ${name%%[0-9.]*} "* ]] || [ -e "bin/$name" ] || ln -s "$f" "bin/$name"
         done
