@@ -9,6 +9,9 @@
 
 enum { NS_PER_MS = 1000000, READ_BYTES = 64 * 1024, BEHIND_MS = 1000 };
 
+/* Microseconds, and one try in so many waits. */
+enum { SPIN_MIN_US = 16, SPIN_MAX_US = 32, SPIN_AGAIN = 256 };
+
 /* Milliseconds to the deadline for poll, rounded up; -1 for none. */
 static int left_ms(uint64_t deadline_ns, uint64_t now_ns)
 {
@@ -82,6 +85,29 @@ static bool can_read(const struct cule_link *l)
     return l->ring || (l->carrier->rfd >= 0 && !l->eof && l->state < LINK_CLOSING);
 }
 
+/*
+ * A peer on another core often answers sooner than a sleep and its wake-up take. Spinning that found something may last
+ * longer the next time, spinning in vain not; where it does not pay it is tried again only now and then, so that on one
+ * core it costs next to nothing. True: something was read, or the link has ended.
+ */
+static bool spin(struct cule_link *l)
+{
+    if (l->spin_us == 0 && ++l->unspun % SPIN_AGAIN != 0) {
+        return false;
+    }
+    uint32_t us = l->spin_us ? l->spin_us : SPIN_MIN_US;
+    uint64_t until = cule_now_ns() + us * 1000u;
+    do {
+        if (cule_link_read_some(l) != 0) {
+            l->spin_us = CULE_MIN(us * 2, (uint32_t)SPIN_MAX_US);
+            l->s.now_ns = cule_now_ns();
+            return true;
+        }
+    } while (cule_now_ns() < until);
+    l->spin_us = us > SPIN_MIN_US ? us / 2 : 0;
+    return false;
+}
+
 /* Waits to the deadline and reads. Without a queue a socket's read waits by itself. */
 static void wait_and_read(struct cule_link *l, uint64_t deadline)
 {
@@ -109,6 +135,9 @@ static void wait_and_read(struct cule_link *l, uint64_t deadline)
             return;
         }
     } else {
+        if (ms != 0 && spin(l)) {
+            return;
+        }
         l->wait_ms = ms;
     }
     cule_link_read_some(l);

@@ -60,9 +60,10 @@ struct cule_link {
     /* without a loop */
     uint8_t *rbuf;
     size_t rbuf_cap;
-    int wait_ms; /* what a read may block: milliseconds, -1 without a deadline, 0 not at all */
-    bool fed;    /* rbuf, or the decoder at the end of the stream, holds bytes not stepped through */
-    bool stop;   /* the caller has what it waits for: no further steps */
+    uint32_t spin_us, unspun; /* how long the next wait may spin; waits without */
+    int wait_ms;              /* what a read may block: milliseconds, -1 without a deadline, 0 not at all */
+    bool fed;                 /* rbuf, or the decoder at the end of the stream, holds bytes not stepped through */
+    bool stop;                /* the caller has what it waits for: no further steps */
     bool draining, opening;
     struct cule_list kept;
     unsigned nkept;

@@ -62,6 +62,7 @@ void cule_session_release(struct cule_session *s)
     while ((n = cule_list_pop(&s->pings))) {
         free(n);
     }
+    free(s->spare);
     s->part_left = 0;
     cule_session_drop_queues(s);
     cule_map_release(&s->exchanges);

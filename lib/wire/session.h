@@ -114,7 +114,8 @@ struct cule_session {
     size_t queued; /* bytes in all lanes */
     struct cule_credit send[CULE_PRIORITIES], recv[CULE_PRIORITIES];
     struct cule_map exchanges;
-    struct cule_list opened; /* the same, oldest first */
+    struct cule_list opened;     /* the same, oldest first */
+    struct cule_exchange *spare; /* the last that ended, for the next that begins */
     struct cule_heap deadlines;
     struct cule_list pings;
     uint64_t next_id;
@@ -217,6 +218,7 @@ struct cule_exchange {
 int cule_session_on_message(struct cule_session *s, struct cule_msg *m, struct cule_err *err);
 /* An ERROR as the peer would have sent it, for our own callback; a CANCEL to the handler, after an ERROR to the peer
  * where there is a text. The exchange is gone before anybody hears of it. */
+void cule_session_free_exchange(struct cule_session *s, struct cule_exchange *x);
 void cule_session_end_call(struct cule_session *s, struct cule_exchange *x, int code, const char *text);
 void cule_session_end_request(struct cule_session *s, struct cule_exchange *x, int code, const char *text);
 void cule_session_send_cancel(struct cule_session *s, const struct cule_exchange *x, int code);

@@ -14,11 +14,13 @@ enum { NS_PER_MS = 1000000 };
 
 static struct cule_exchange *open_exchange(struct cule_session *s, uint64_t id, const struct cule_frame *h, bool ours)
 {
-    struct cule_exchange *x = calloc(1, sizeof *x);
+    struct cule_exchange *x = s->spare ? s->spare : malloc(sizeof *x);
+    s->spare = NULL;
     if (!x || cule_map_put(&s->exchanges, id, x)) {
         free(x);
         return NULL;
     }
+    memset(x, 0, sizeof *x);
     x->id = id;
     x->ours = ours;
     cule_list_push(&s->opened, &x->node);
@@ -38,10 +40,16 @@ static void unlink_exchange(struct cule_session *s, struct cule_exchange *x)
     *(x->ours ? &s->calls : &s->requests) -= 1;
 }
 
+void cule_session_free_exchange(struct cule_session *s, struct cule_exchange *x)
+{
+    free(s->spare);
+    s->spare = x;
+}
+
 static void end_exchange(struct cule_session *s, struct cule_exchange *x)
 {
     unlink_exchange(s, x);
-    free(x);
+    cule_session_free_exchange(s, x);
 }
 
 static struct cule_exchange *find(const struct cule_session *s, uint64_t id, bool ours)
@@ -74,7 +82,7 @@ void cule_session_end_call(struct cule_session *s, struct cule_exchange *x, int 
     if (x->fn) {
         x->fn(s->link, x->arg, &m);
     }
-    free(x);
+    cule_session_free_exchange(s, x);
 }
 
 void cule_session_end_request(struct cule_session *s, struct cule_exchange *x, int code, const char *text)
@@ -340,7 +348,7 @@ static void on_answer(struct cule_session *s, struct cule_msg *m)
         m->h.flags &= (uint16_t)~CULE_OPEN;
         unlink_exchange(s, x);
         answer(s, x->fn, x->arg, m);
-        free(x);
+        cule_session_free_exchange(s, x);
         return;
     }
     if (m->h.kind == CULE_REPLY) {

@@ -199,12 +199,37 @@ static void on_output(struct cule_link *l)
     (void)l;
 }
 
+static void to_wire(struct cule_link *l, const struct iovec *iov, int n, size_t left)
+{
+    for (int i = 0; i < n && left; i++) {
+        size_t some = CULE_MIN(left, iov[i].iov_len);
+        assert_true(l->wire_tail + some <= WIRE_MAX);
+        memcpy(l->wire + l->wire_tail, iov[i].iov_base, some);
+        l->wire_tail += some;
+        left -= some;
+    }
+}
+
+/* What a large message may write at once: all of it, some, or nothing. */
+static size_t on_write(struct cule_link *l, const struct iovec *iov, int n)
+{
+    size_t total = 0;
+    for (int i = 0; i < n; i++) {
+        total += iov[i].iov_len;
+    }
+    assert_int_equal(l->s.queued, 0);
+    size_t some = rnd(3) == 0 ? total : rnd(2) ? rnd((uint32_t)total) : 0;
+    to_wire(l, iov, n, some);
+    return some;
+}
+
 static const struct cule_session_ops ops = {.message = on_message,
                                             .ready = on_ready,
                                             .writable = on_writable,
                                             .take_fds = take_fds,
                                             .close_fds = close_fds,
-                                            .output = on_output};
+                                            .output = on_output,
+                                            .write = on_write};
 
 static void on_pong(struct cule_link *l, void *arg, uint64_t rtt_ns)
 {
@@ -246,14 +271,7 @@ static void write_some(struct cule_link *l, bool all)
         l->fd_wire[l->fd_tail++] = fds[i];
         fds_open++; /* the kernel's copy */
     }
-    size_t left = total;
-    for (int i = 0; i < n && left; i++) {
-        size_t some = CULE_MIN(left, iov[i].iov_len);
-        assert_true(l->wire_tail + some <= WIRE_MAX);
-        memcpy(l->wire + l->wire_tail, iov[i].iov_base, some);
-        l->wire_tail += some;
-        left -= some;
-    }
+    to_wire(l, iov, n, total);
     cule_session_wrote(&l->s, total);
     cule_session_notify(&l->s);
 }
