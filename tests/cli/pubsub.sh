@@ -258,7 +258,6 @@ test_case '--no-reconnect ends with status 4 instead' '
 '
 
 test_case 'pub --ack sends again what was under way when the connection broke' '
-    [ "$TAP_SCALE" = 1 ] || skip "with a sanitizer and other load the wait is too short"
     cuttable
     start_ready s cule-ipc sub kept/twice --format lines
     start p sh -c "seq 30000 | cule-ipc pub kept/twice --format lines --ack --bus unix:$PWD/front"
