@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# The formatters and checkers: clang-format (.clang-format), shellcheck, shfmt -i 4 -ci, and clang-tidy's analysis
-# where it is installed. Every header compiles alone.
+# The formatters and checkers: clang-format (.clang-format), shellcheck, shfmt -i 4 -ci. Every header compiles alone.
 # timeout: 300
 . "${0%/*}/../lib/tap.sh"
 . "${0%/*}/../lib/files.sh"
